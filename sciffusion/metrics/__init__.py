@@ -1,0 +1,1 @@
+"""What several domains measure with: distances, divergences, intervals, floors and tables."""
