@@ -1,0 +1,201 @@
+"""Where in [0, 1] to train and where to step: distributions of t and grids of t.
+
+A distribution is its quantile function, so it can be fed independent or stratified uniforms; a grid
+is a float64 tensor that falls from 1 to 0, built for any number of steps under any schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sciffusion.core.rng import Rng
+from sciffusion.core.schedules import Schedule, Times
+
+
+class TimeDistribution(ABC):
+    """A distribution of training times."""
+
+    @abstractmethod
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
+        """The time below which a share u of the draws falls."""
+
+    def sample(self, rng: Rng, schedule: Schedule) -> Times:
+        """(B,) float64 times: a function of (seed, step, place in the global batch)."""
+        return self.quantile(rng.uniform("time"), schedule)
+
+
+class Uniform(TimeDistribution):
+    """Uniform on (t_min, 1)."""
+
+    def __init__(self, t_min: float = 0.0) -> None:
+        self.t_min = t_min
+
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+        return self.t_min + (1 - self.t_min) * u
+
+
+class Discrete(TimeDistribution):
+    """Uniform on 1/T, ..., 1: DDPM's steps."""
+
+    def __init__(self, steps: int = 1000) -> None:
+        self.steps = steps
+
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+        return (u * self.steps).ceil().clamp_min(1) / self.steps
+
+
+class LogNormal(TimeDistribution):
+    """ln(sigma / alpha) normal (Karras et al. 2022: -1.2, 1.2; AlphaFold 3 adds ln sigma_data)."""
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        self.mean, self.std = mean, std
+
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+        return schedule.t_of_log_snr(-2 * (self.mean + self.std * torch.special.ndtri(u)))
+
+
+class LogitNormal(TimeDistribution):
+    """logit(t) normal (Esser et al. 2024)."""
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        self.mean, self.std = mean, std
+
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+
+class BetaMixture(TimeDistribution):
+    """1 - t ~ sum_k w_k Beta(a_k, b_k), e.g. Proteina's 0.98 Beta(1.9, 1) + 0.02 U.
+
+    Args:
+        components: (weight, a, b) each, a and b >= 0.5; the weights sum to 1.
+    """
+
+    def __init__(self, components: Sequence[Sequence[float]] = ((0.98, 1.9, 1), (0.02, 1, 1))) -> None:
+        weights = [float(w) for w, _, _ in components]
+        if abs(sum(weights) - 1) > 1e-9 or min(weights) < 0:
+            raise ValueError(f"the weights of a Beta mixture must sum to 1: {weights}")
+        if any(min(a, b) < 0.5 for _, a, b in components):
+            raise ValueError("a Beta mixture needs a >= 0.5 and b >= 0.5")
+        # x = sin^2(theta) takes the end-point singularities out of the density.
+        theta = torch.linspace(0, math.pi / 2, 8193, dtype=torch.float64)
+        self._x, cdf = theta.sin() ** 2, torch.zeros_like(theta)
+        for w, a, b in components:
+            density = theta.sin() ** (2 * a - 1) * theta.cos() ** (2 * b - 1)
+            total = torch.cat([theta.new_zeros(1), torch.cumulative_trapezoid(density, theta)])
+            cdf += w * total / total[-1]
+        self._cdf = cdf
+
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+        x, cdf = self._x.to(u.device), self._cdf.to(u.device)
+        # t = 1 - x falls with x, so the quantile of t at u is that of x at 1 - u.
+        target = (1 - u).contiguous()
+        k = torch.searchsorted(cdf, target).clamp(1, len(cdf) - 1)
+        share = (target - cdf[k - 1]) / (cdf[k] - cdf[k - 1]).clamp_min(1e-300)
+        return 1 - (x[k - 1] + share * (x[k] - x[k - 1]))
+
+
+class Stratified(TimeDistribution):
+    """Any distribution with one draw in each 1/B of its mass (Kingma et al. 2021): less variance."""
+
+    def __init__(self, inner: TimeDistribution) -> None:
+        self.inner = inner
+
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+        return self.inner.quantile(u, schedule)
+
+    def sample(self, rng: Rng, schedule: Schedule) -> Times:  # noqa: D102
+        total = rng.total or len(rng.index)
+        u = (rng.uniform("time", shared=True) + rng.index.double() / total) % 1
+        return self.inner.quantile(u.clamp(2.0**-33, 1 - 2.0**-33), schedule)
+
+
+class Grid(ABC):
+    """Times to step through."""
+
+    @abstractmethod
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
+        """steps + 1 times from the noise (t = 1) to the data (t = 0), float64."""
+
+    def __call__(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
+        """The grid, checked."""
+        if steps < 1:
+            raise ValueError(f"a sampling grid needs at least 1 step, not {steps}")
+        t = self.times(steps, schedule)
+        if not bool((t[1:] < t[:-1]).all()):
+            raise ValueError(f"{type(self).__name__} with {steps} steps does not fall: fewer steps")
+        return t
+
+
+class UniformGrid(Grid):
+    """Equal steps in t; on a table whose T the steps divide, DDPM's own ("trailing") subsequence."""
+
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+class Trailing(Grid):
+    """Equal steps rounded to the entries of a T-step table (Lin et al. 2024); T need not divide."""
+
+    def __init__(self, table_steps: int = 1000) -> None:
+        self.table_steps = table_steps
+
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+        t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return (t * self.table_steps).round() / self.table_steps
+
+
+class Quadratic(Grid):
+    """t = (i / N)^2: finer towards the data (Song et al. 2021, DDIM)."""
+
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** 2
+
+
+def _start(schedule: Schedule, log_snr_min: float) -> float:
+    """log-SNR at t = 1, or `log_snr_min` where that is lower (no data left at all)."""
+    return max(float(schedule.log_snr(torch.ones((), dtype=torch.float64))), log_snr_min)
+
+
+def _with_ends(inner: Float[Tensor, " n"]) -> Float[Tensor, " n_and_one"]:
+    """From exactly t = 1 through the inner times to exactly t = 0."""
+    return torch.cat([inner.new_ones(1), inner[1:], inner.new_zeros(1)])
+
+
+class Karras(Grid):
+    """sigma/alpha warped by rho between its maximum and sigma_min, then 0 (Karras et al. 2022, eq. 5).
+
+    Args:
+        sigma_min: the last noise level before 0, in units of sigma/alpha.
+        rho: larger spends more steps at low noise.
+        sigma_max: where the warp begins; by default the schedule's own sigma/alpha at t = 1.
+    """
+
+    def __init__(
+        self, sigma_min: float = 0.002, rho: float = 7.0, sigma_max: float | None = None
+    ) -> None:
+        self.sigma_min, self.rho, self.sigma_max = sigma_min, rho, sigma_max
+
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+        top = self.sigma_max or math.exp(-0.5 * _start(schedule, -10.0))
+        low, high = self.sigma_min ** (1 / self.rho), top ** (1 / self.rho)
+        sigma = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
+        return _with_ends(schedule.t_of_log_snr(-2 * sigma.log()))
+
+
+class UniformLogSNR(Grid):
+    """Equal steps in log-SNR up to `log_snr_max`, then to the data (Lu et al. 2022)."""
+
+    def __init__(self, log_snr_max: float = 10.0, log_snr_min: float = -10.0) -> None:
+        self.log_snr_max, self.log_snr_min = log_snr_max, log_snr_min
+
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+        start = _start(schedule, self.log_snr_min)
+        log_snr = torch.linspace(start, self.log_snr_max, steps, dtype=torch.float64)
+        return _with_ends(schedule.t_of_log_snr(log_snr))
