@@ -1,0 +1,22 @@
+"""Samplers: one loop (`base`) and a file a family."""
+
+from sciffusion.core.samplers.ancestral import DDIM, DDPM
+from sciffusion.core.samplers.base import Sampler, Samples
+from sciffusion.core.samplers.multistep import DPMSolverPP, SDEDPMSolverPP
+from sciffusion.core.samplers.ode import DormandPrince, Euler, Heun
+from sciffusion.core.samplers.sde import Churn, PredictorCorrector, alphafold3
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "Churn",
+    "DPMSolverPP",
+    "DormandPrince",
+    "Euler",
+    "Heun",
+    "PredictorCorrector",
+    "SDEDPMSolverPP",
+    "Sampler",
+    "Samples",
+    "alphafold3",
+]

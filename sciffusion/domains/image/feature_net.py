@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sciffusion.data.atomic import atomic_path
+from sciffusion.atomic import atomic_path
 from sciffusion.errors import InputError
 from sciffusion.resources import cache_dir
 

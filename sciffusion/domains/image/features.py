@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from sciffusion.data.atomic import atomic_path
+from sciffusion.atomic import atomic_path
 from sciffusion.domains.image.feature_net import check_images, to_tensor, trained_net
 from sciffusion.errors import InputError
 from sciffusion.resources import cache_dir

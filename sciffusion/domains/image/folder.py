@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 from rich.progress import track
 
-from sciffusion.data.atomic import atomic_path
+from sciffusion.atomic import atomic_path
 from sciffusion.domains.image.decode import SUFFIXES, decode, with_channels
 from sciffusion.domains.image.imageset import Splits, split, stratified_test
 from sciffusion.errors import InputError

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from sciffusion.data.atomic import atomic_path
+from sciffusion.atomic import atomic_path
 from sciffusion.errors import InputError
 
 
