@@ -1,0 +1,1 @@
+"""The generic diffusion core: torch only."""

@@ -62,5 +62,7 @@ class Cond:
         return Cond(
             {k: torch.cat([p.structure[k] for p in parts]) for k in first.structure},
             {k: torch.cat([p.condition[k] for p in parts]) for k in first.condition},
-            None if first.keep is None else torch.cat([p.keep for p in parts if p.keep is not None]),
+            None
+            if first.keep is None
+            else torch.cat([p.keep for p in parts if p.keep is not None]),
         )

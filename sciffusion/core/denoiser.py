@@ -95,9 +95,11 @@ class Prediction:
     ) -> Prediction:
         """The same x_t thought of differently; eps follows from x0 where it is not given."""
         eps = eps_of_x0(x0, self.x, self.c) if eps is None else eps
-        return Prediction(
-            self.x, x0, eps, self.c, self.space, self.cond, log_var=self.log_var
-        )
+        return Prediction(self.x, x0, eps, self.c, self.space, self.cond, log_var=self.log_var)
+
+    def frozen_mean(self) -> Prediction:
+        """The same without gradients but through `log_var`: for the bound in the hybrid loss."""
+        return self.replace(self.x0.detach(), self.eps.detach())
 
     def error(
         self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."]
@@ -192,7 +194,7 @@ class NetworkDenoiser(Denoiser):
         self.space = space or Euclidean()
         self.learned_variance, self.gives = learned_variance, gives
 
-    def predict(  # noqa: D102
+    def predict(
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
         c = self.coefficients(t, x_t.ndim)
@@ -207,9 +209,7 @@ class NetworkDenoiser(Denoiser):
             raw, log_var = raw.chunk(2, 1)
             log_var = 0.5 * (log_var + 1)
         x0, eps = self.parameterization.to_x0_eps(raw, x_t, c)
-        return Prediction(
-            x_t, x0, eps, c, self.space, cond, (self.parameterization, raw), log_var
-        )
+        return Prediction(x_t, x0, eps, c, self.space, cond, (self.parameterization, raw), log_var)
 
 
 def check_start(schedule: Schedule, parameterization: Parameterization) -> None:
@@ -238,13 +238,15 @@ class Rescheduled(Wrapper):
         check_schedule(schedule)
         self.schedule = schedule
 
-    def predict(  # noqa: D102
+    def predict(
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
         trained = self.inner.schedule
         ends = trained.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64))
         log_snr = self.schedule.log_snr(t.double())
-        high = ends[1] if not trained.bounded or ends[1].isfinite() else log_snr.new_tensor(torch.inf)
+        high = (
+            ends[1] if not trained.bounded or ends[1].isfinite() else log_snr.new_tensor(torch.inf)
+        )
         low = log_snr.new_tensor(-torch.inf) if not trained.bounded else ends[0]
         clamped = torch.maximum(torch.minimum(log_snr, high.to(log_snr)), low.to(log_snr))
         t_in = trained.t_of_log_snr(clamped)
@@ -268,7 +270,7 @@ class FunctionDenoiser(Denoiser):
         super().__init__()
         self.fn, self.schedule, self.space, self.gives = fn, schedule, space or Euclidean(), gives
 
-    def predict(  # noqa: D102
+    def predict(
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
         c = self.coefficients(t, x_t.ndim)

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from sciffusion.core.schedules import Schedule, Times
@@ -99,41 +98,41 @@ class Eps(Parameterization):
 
     needs_data_at_start = True
 
-    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         return times(1 / c.alpha, x - times(c.sigma, raw)), raw
 
-    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:  # noqa: D102
+    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:
         return eps
 
-    def gain(self, c: Coefficients) -> Tensor:  # noqa: D102
+    def gain(self, c: Coefficients) -> Tensor:
         return -c.sigma / c.alpha
 
 
 class X0(Parameterization):
     """The network predicts the data."""
 
-    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         return raw, eps_of_x0(raw, x, c)
 
-    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:  # noqa: D102
+    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:
         return x0
 
-    def gain(self, c: Coefficients) -> Tensor:  # noqa: D102
+    def gain(self, c: Coefficients) -> Tensor:
         return torch.ones_like(c.alpha)
 
 
 class V(Parameterization):
     """The network predicts v = alpha eps - sigma x0 (Salimans & Ho 2022)."""
 
-    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         n = c.norm**2
         x0 = times(c.alpha / n, x) - times(c.sigma / n, raw)
         return x0, times(c.sigma / n, x) + times(c.alpha / n, raw)
 
-    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:  # noqa: D102
+    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:
         return times(c.alpha, eps) - times(c.sigma, x0)
 
-    def gain(self, c: Coefficients) -> Tensor:  # noqa: D102
+    def gain(self, c: Coefficients) -> Tensor:
         return -c.sigma / c.norm**2
 
 
@@ -143,15 +142,15 @@ class Velocity(Parameterization):
     def _wronskian(self, c: Coefficients) -> Tensor:
         return c.d_sigma * c.alpha - c.sigma * c.d_alpha
 
-    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         w = self._wronskian(c)
         x0 = times(c.d_sigma / w, x) - times(c.sigma / w, raw)
         return x0, times(c.alpha / w, raw) - times(c.d_alpha / w, x)
 
-    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:  # noqa: D102
+    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:
         return times(c.d_alpha, x0) + times(c.d_sigma, eps)
 
-    def gain(self, c: Coefficients) -> Tensor:  # noqa: D102
+    def gain(self, c: Coefficients) -> Tensor:
         return -c.sigma / self._wronskian(c)
 
 
@@ -164,29 +163,31 @@ class Preconditioned(Parameterization):
 
     def __init__(self, sigma_data: float) -> None:
         if not sigma_data > 0:
-            raise ValueError(f"sigma_data must be measured from the data and positive: {sigma_data}")
+            raise ValueError(
+                f"sigma_data must be measured from the data and positive: {sigma_data}"
+            )
         self.sigma_data = float(sigma_data)
 
     def _scale(self, c: Coefficients) -> Tensor:
         """sqrt(sigma_data^2 alpha^2 + sigma^2): the standard deviation of x_t."""
         return ((self.sigma_data * c.alpha) ** 2 + c.sigma**2).sqrt()
 
-    def scale_in(self, c: Coefficients) -> Tensor:  # noqa: D102
+    def scale_in(self, c: Coefficients) -> Tensor:
         return 1 / self._scale(c)
 
-    def gain(self, c: Coefficients) -> Tensor:  # noqa: D102
+    def gain(self, c: Coefficients) -> Tensor:
         return c.sigma * self.sigma_data / self._scale(c)
 
     def _skip(self, c: Coefficients) -> Tensor:
         return self.sigma_data**2 * c.alpha / self._scale(c) ** 2
 
-    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         x0 = times(self._skip(c), x) + times(self.gain(c), raw)
         # (x - alpha x0) / sigma with sigma divided out by hand, so that it stays exact at low noise.
         n = self._scale(c)
         return x0, times(c.sigma / n**2, x) - times(c.alpha * self.sigma_data / n, raw)
 
-    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:  # noqa: D102
+    def target(self, x0: Tensor, eps: Tensor, c: Coefficients) -> Tensor:
         # (x0 - c_skip x_t) / c_out, written without the division by sigma.
         n = self._scale(c)
         return times(c.sigma / (self.sigma_data * n), x0) - times(

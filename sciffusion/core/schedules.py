@@ -65,22 +65,22 @@ class VP(Schedule):
     def _beta(self, t: Times) -> Times:
         return self.beta_min + (self.beta_max - self.beta_min) * t
 
-    def alpha(self, t: Times) -> Times:  # noqa: D102
+    def alpha(self, t: Times) -> Times:
         return (-0.5 * self._integral(t)).exp()
 
-    def sigma(self, t: Times) -> Times:  # noqa: D102
+    def sigma(self, t: Times) -> Times:
         return (-(-self._integral(t)).expm1()).sqrt()
 
-    def d_alpha(self, t: Times) -> Times:  # noqa: D102
+    def d_alpha(self, t: Times) -> Times:
         return -0.5 * self._beta(t) * self.alpha(t)
 
-    def d_sigma(self, t: Times) -> Times:  # noqa: D102
+    def d_sigma(self, t: Times) -> Times:
         return 0.5 * self._beta(t) * (-self._integral(t)).exp() / self.sigma(t)
 
-    def log_snr(self, t: Times) -> Times:  # noqa: D102
+    def log_snr(self, t: Times) -> Times:
         return -self._integral(t).expm1().log()
 
-    def t_of_log_snr(self, log_snr: Times) -> Times:  # noqa: D102
+    def t_of_log_snr(self, log_snr: Times) -> Times:
         integral = nn.functional.softplus(-log_snr)
         slope = self.beta_max - self.beta_min
         t = 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
@@ -100,22 +100,22 @@ class VE(Schedule):
             raise ValueError(f"VE needs 0 < sigma_min < sigma_max, not {sigma_min}, {sigma_max}")
         self.sigma_min, self.rate = sigma_min, math.log(sigma_max / sigma_min)
 
-    def alpha(self, t: Times) -> Times:  # noqa: D102
+    def alpha(self, t: Times) -> Times:
         return torch.ones_like(t)
 
-    def sigma(self, t: Times) -> Times:  # noqa: D102
+    def sigma(self, t: Times) -> Times:
         return self.sigma_min * (self.rate * t).exp()
 
-    def d_alpha(self, t: Times) -> Times:  # noqa: D102
+    def d_alpha(self, t: Times) -> Times:
         return torch.zeros_like(t)
 
-    def d_sigma(self, t: Times) -> Times:  # noqa: D102
+    def d_sigma(self, t: Times) -> Times:
         return self.rate * self.sigma(t)
 
-    def log_snr(self, t: Times) -> Times:  # noqa: D102
+    def log_snr(self, t: Times) -> Times:
         return -2 * (math.log(self.sigma_min) + self.rate * t)
 
-    def t_of_log_snr(self, log_snr: Times) -> Times:  # noqa: D102
+    def t_of_log_snr(self, log_snr: Times) -> Times:
         return ((-0.5 * log_snr - math.log(self.sigma_min)) / self.rate).clamp_min(0)
 
 
@@ -132,38 +132,38 @@ class EDM(Schedule):
             raise ValueError(f"EDM needs sigma_max > 0, not {sigma_max}")
         self.sigma_max = sigma_max
 
-    def alpha(self, t: Times) -> Times:  # noqa: D102
+    def alpha(self, t: Times) -> Times:
         return torch.ones_like(t)
 
-    def sigma(self, t: Times) -> Times:  # noqa: D102
+    def sigma(self, t: Times) -> Times:
         return self.sigma_max * t
 
-    def d_alpha(self, t: Times) -> Times:  # noqa: D102
+    def d_alpha(self, t: Times) -> Times:
         return torch.zeros_like(t)
 
-    def d_sigma(self, t: Times) -> Times:  # noqa: D102
+    def d_sigma(self, t: Times) -> Times:
         return torch.full_like(t, self.sigma_max)
 
-    def t_of_log_snr(self, log_snr: Times) -> Times:  # noqa: D102
+    def t_of_log_snr(self, log_snr: Times) -> Times:
         return (-0.5 * log_snr).exp() / self.sigma_max
 
 
 class RectifiedFlow(Schedule):
     """alpha = 1 - t, sigma = t: the straight path of flow matching (Lipman et al.; Liu et al. 2023)."""
 
-    def alpha(self, t: Times) -> Times:  # noqa: D102
+    def alpha(self, t: Times) -> Times:
         return 1 - t
 
-    def sigma(self, t: Times) -> Times:  # noqa: D102
+    def sigma(self, t: Times) -> Times:
         return t
 
-    def d_alpha(self, t: Times) -> Times:  # noqa: D102
+    def d_alpha(self, t: Times) -> Times:
         return -torch.ones_like(t)
 
-    def d_sigma(self, t: Times) -> Times:  # noqa: D102
+    def d_sigma(self, t: Times) -> Times:
         return torch.ones_like(t)
 
-    def t_of_log_snr(self, log_snr: Times) -> Times:  # noqa: D102
+    def t_of_log_snr(self, log_snr: Times) -> Times:
         return torch.sigmoid(-0.5 * log_snr)
 
 

@@ -58,6 +58,10 @@ class Euclidean:
         """Sigma^-1 e on the space, zero off it."""
         return self.project(e, cond)
 
+    def covariance(self, e: Float[Tensor, "b ..."], cond: Cond) -> Float[Tensor, "b ..."]:
+        """Sigma e."""
+        return self.colour(self.colour(e, cond), cond)
+
     def log_det(self, x: Float[Tensor, "b ..."], cond: Cond) -> Float[Tensor, " b"]:
         """log det Sigma over the degrees of freedom."""
         return torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -82,12 +86,12 @@ class Euclidean:
 class ZeroCoM(Euclidean):
     """Point clouds (B, N, D) whose centre of mass is the origin; D (N - 1) degrees of freedom."""
 
-    def project(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:  # noqa: D102
+    def project(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         x = _masked(x, cond)
         points = len(x[0]) if cond.mask is None else cond.mask.sum(1).clamp_min(1).view(-1, 1, 1)
         return _masked(x - x.sum(1, keepdim=True) / points, cond)
 
-    def dim(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, " b"]:  # noqa: D102
+    def dim(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, " b"]:
         return _count(x.shape, cond, x.device) - x.shape[-1]
 
 
@@ -140,19 +144,19 @@ class Harmonic(Euclidean):
             cond = self.prepare(cond)
         return cond.structure[key]
 
-    def colour(self, z: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:  # noqa: D102
+    def colour(self, z: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         return self._factor("root", cond).to(z.dtype) @ z
 
-    def project(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:  # noqa: D102
+    def project(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         return self._factor("projection", cond).to(x.dtype) @ x
 
-    def precision(self, e: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:  # noqa: D102
+    def precision(self, e: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         return self._factor("precision", cond).to(e.dtype) @ e
 
-    def log_det(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, " b"]:  # noqa: D102
+    def log_det(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, " b"]:
         return self._factor("log_det", cond).to(x.dtype) * x.shape[-1]
 
-    def dim(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, " b"]:  # noqa: D102
+    def dim(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, " b"]:
         return self._factor("rank", cond).to(x.dtype) * x.shape[-1]
 
 

@@ -23,7 +23,9 @@ def _pchip_slopes(y: Float[Tensor, " k"], h: float) -> Float[Tensor, " k"]:
 
     def end(a: Tensor, b: Tensor) -> Tensor:
         slope = 1.5 * a - 0.5 * b
-        return torch.where(slope * a <= 0, 0.0, torch.where(slope.abs() > 3 * a.abs(), 3 * a, slope))
+        return torch.where(
+            slope * a <= 0, 0.0, torch.where(slope.abs() > 3 * a.abs(), 3 * a, slope)
+        )
 
     return torch.cat([end(d[0], d[1])[None], inner, end(d[-1], d[-2])[None]])
 
@@ -59,7 +61,9 @@ class Table(Schedule):
     def __init__(self, alphas_cumprod: Float[Tensor, " steps"]) -> None:
         ab = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu()
         if ab.ndim != 1 or len(ab) < 4:
-            raise ValueError(f"a schedule table needs at least 4 entries, not shape {tuple(ab.shape)}")
+            raise ValueError(
+                f"a schedule table needs at least 4 entries, not shape {tuple(ab.shape)}"
+            )
         bad = ~((ab > 0) & (ab < 1))
         bad[-1] = not 0 <= float(ab[-1]) < 1
         bad[1:] |= ab[1:] >= ab[:-1]
@@ -122,19 +126,19 @@ class Table(Schedule):
             ]
         return parts[0], parts[1], parts[2], parts[3]
 
-    def alpha(self, t: Times) -> Times:  # noqa: D102
+    def alpha(self, t: Times) -> Times:
         return self._amplitudes(t)[0]
 
-    def sigma(self, t: Times) -> Times:  # noqa: D102
+    def sigma(self, t: Times) -> Times:
         return self._amplitudes(t)[1]
 
-    def d_alpha(self, t: Times) -> Times:  # noqa: D102
+    def d_alpha(self, t: Times) -> Times:
         return self._amplitudes(t)[2]
 
-    def d_sigma(self, t: Times) -> Times:  # noqa: D102
+    def d_sigma(self, t: Times) -> Times:
         return self._amplitudes(t)[3]
 
-    def t_of_log_snr(self, log_snr: Times) -> Times:  # noqa: D102
+    def t_of_log_snr(self, log_snr: Times) -> Times:
         y = self._y.to(log_snr.device)
         # Between two entries: the piece by binary search, then the place in it by bisection.
         k = torch.searchsorted(-y, -log_snr.contiguous()).clamp(1, len(y) - 1)

@@ -36,7 +36,7 @@ class Uniform(TimeDistribution):
     def __init__(self, t_min: float = 0.0) -> None:
         self.t_min = t_min
 
-    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
         return self.t_min + (1 - self.t_min) * u
 
 
@@ -46,7 +46,7 @@ class Discrete(TimeDistribution):
     def __init__(self, steps: int = 1000) -> None:
         self.steps = steps
 
-    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
         return (u * self.steps).ceil().clamp_min(1) / self.steps
 
 
@@ -56,7 +56,7 @@ class LogNormal(TimeDistribution):
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
         self.mean, self.std = mean, std
 
-    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
         return schedule.t_of_log_snr(-2 * (self.mean + self.std * torch.special.ndtri(u)))
 
 
@@ -66,7 +66,7 @@ class LogitNormal(TimeDistribution):
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         self.mean, self.std = mean, std
 
-    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
 
 
@@ -77,7 +77,9 @@ class BetaMixture(TimeDistribution):
         components: (weight, a, b) each, a and b >= 0.5; the weights sum to 1.
     """
 
-    def __init__(self, components: Sequence[Sequence[float]] = ((0.98, 1.9, 1), (0.02, 1, 1))) -> None:
+    def __init__(
+        self, components: Sequence[Sequence[float]] = ((0.98, 1.9, 1), (0.02, 1, 1))
+    ) -> None:
         weights = [float(w) for w, _, _ in components]
         if abs(sum(weights) - 1) > 1e-9 or min(weights) < 0:
             raise ValueError(f"the weights of a Beta mixture must sum to 1: {weights}")
@@ -92,7 +94,7 @@ class BetaMixture(TimeDistribution):
             cdf += w * total / total[-1]
         self._cdf = cdf
 
-    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
         x, cdf = self._x.to(u.device), self._cdf.to(u.device)
         # t = 1 - x falls with x, so the quantile of t at u is that of x at 1 - u.
         target = (1 - u).contiguous()
@@ -107,10 +109,10 @@ class Stratified(TimeDistribution):
     def __init__(self, inner: TimeDistribution) -> None:
         self.inner = inner
 
-    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:  # noqa: D102
+    def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
         return self.inner.quantile(u, schedule)
 
-    def sample(self, rng: Rng, schedule: Schedule) -> Times:  # noqa: D102
+    def sample(self, rng: Rng, schedule: Schedule) -> Times:
         total = rng.total or len(rng.index)
         u = (rng.uniform("time", shared=True) + rng.index.double() / total) % 1
         return self.inner.quantile(u.clamp(2.0**-33, 1 - 2.0**-33), schedule)
@@ -136,7 +138,7 @@ class Grid(ABC):
 class UniformGrid(Grid):
     """Equal steps in t; on a table whose T the steps divide, DDPM's own ("trailing") subsequence."""
 
-    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
 
 
@@ -146,7 +148,7 @@ class Trailing(Grid):
     def __init__(self, table_steps: int = 1000) -> None:
         self.table_steps = table_steps
 
-    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
         return (t * self.table_steps).round() / self.table_steps
 
@@ -154,7 +156,7 @@ class Trailing(Grid):
 class Quadratic(Grid):
     """t = (i / N)^2: finer towards the data (Song et al. 2021, DDIM)."""
 
-    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** 2
 
 
@@ -182,7 +184,7 @@ class Karras(Grid):
     ) -> None:
         self.sigma_min, self.rho, self.sigma_max = sigma_min, rho, sigma_max
 
-    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         top = self.sigma_max or math.exp(-0.5 * _start(schedule, -10.0))
         low, high = self.sigma_min ** (1 / self.rho), top ** (1 / self.rho)
         sigma = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
@@ -195,7 +197,7 @@ class UniformLogSNR(Grid):
     def __init__(self, log_snr_max: float = 10.0, log_snr_min: float = -10.0) -> None:
         self.log_snr_max, self.log_snr_min = log_snr_max, log_snr_min
 
-    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:  # noqa: D102
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         start = _start(schedule, self.log_snr_min)
         log_snr = torch.linspace(start, self.log_snr_max, steps, dtype=torch.float64)
         return _with_ends(schedule.t_of_log_snr(log_snr))

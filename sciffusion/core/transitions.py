@@ -46,7 +46,7 @@ class Transition:
 
 
 def _variances(t: Coefficients, s: Coefficients) -> tuple[Tensor, Tensor]:
-    large = -t.sigma**2 * (t.log_snr - s.log_snr).expm1()
+    large = -(t.sigma**2) * (t.log_snr - s.log_snr).expm1()
     return large * s.sigma**2 / t.sigma**2, large
 
 
@@ -74,4 +74,4 @@ def transition(schedule: Schedule, t: Times, s: Times, ndim: int) -> Transition:
 def forward_transition(schedule: Schedule, s: Times, t: Times, ndim: int) -> tuple[Tensor, Tensor]:
     """(scale, variance) of q(x_t | x_s), s < t: adding noise."""
     ct, cs = Coefficients(schedule, t.double(), ndim), Coefficients(schedule, s.double(), ndim)
-    return ct.alpha / cs.alpha, -ct.sigma**2 * (ct.log_snr - cs.log_snr).expm1()
+    return ct.alpha / cs.alpha, -(ct.sigma**2) * (ct.log_snr - cs.log_snr).expm1()

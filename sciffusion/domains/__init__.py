@@ -1,0 +1,1 @@
+"""Images, proteins and molecules: one folder each."""

@@ -36,7 +36,7 @@ class DDPM(Sampler):
             raise ValueError(f"variance is small, large or learned, not {variance!r}")
         self.variance = variance
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         pred = self.predict(denoiser, x, t, cond, state)
@@ -66,7 +66,7 @@ class DDIM(Sampler):
         self.eta, self.stochastic = eta, eta > 0
         self.needs = "score" if eta > 0 else "velocity"
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         pred = self.predict(denoiser, x, t, cond, state)

@@ -101,7 +101,9 @@ class Sampler(ABC):
                 + _WHY[denoiser.gives, self.needs]
             )
 
-    def noise(self, denoiser: Denoiser, x: Tensor, purpose: str, cond: Cond, state: State) -> Tensor:
+    def noise(
+        self, denoiser: Denoiser, x: Tensor, purpose: str, cond: Cond, state: State
+    ) -> Tensor:
         """Unit noise of the denoiser's space for this step and purpose."""
         shape = tuple(x.shape[1:])
         return denoiser.space.noise(state.rng, purpose, shape, cond, x.dtype)

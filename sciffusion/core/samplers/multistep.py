@@ -36,10 +36,10 @@ class DPMSolverPP(Sampler):
             raise ValueError(f"DPM-Solver++ has order 1, 2 or 3, not {order}")
         self.order = order
 
-    def default_grid(self) -> Grid:  # noqa: D102
+    def default_grid(self) -> Grid:
         return UniformLogSNR()
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         pred = self.predict(denoiser, x, t, cond, state)
@@ -110,10 +110,10 @@ class SDEDPMSolverPP(Sampler):
     stochastic = True
     needs = "score"
 
-    def default_grid(self) -> Grid:  # noqa: D102
+    def default_grid(self) -> Grid:
         return UniformLogSNR()
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         pred = self.predict(denoiser, x, t, cond, state)

@@ -15,7 +15,7 @@ from sciffusion.core.times import Grid
 class Euler(Sampler):
     """First order; on the EDM and rectified-flow schedules the same as DDIM."""
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         return x + times(s - t, self.predict(denoiser, x, t, cond, state).velocity)
@@ -26,7 +26,7 @@ class Heun(Sampler):
 
     order = 2
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         slope = self.predict(denoiser, x, t, cond, state).velocity
@@ -81,7 +81,7 @@ class DormandPrince(Sampler):
         super().__init__(steps, grid)
         self.rtol, self.atol, self.sigma_min, self.max_calls = rtol, atol, sigma_min, max_calls
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         schedule = denoiser.schedule

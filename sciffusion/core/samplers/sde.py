@@ -53,7 +53,7 @@ class Churn(Sampler):
         self.noise_scale, self.step_scale, self.heun = noise_scale, step_scale, heun
         self.order = 2 if heun else 1
 
-    def default_grid(self) -> Grid:  # noqa: D102
+    def default_grid(self) -> Grid:
         return Karras()
 
     def _gamma(self, level: float, after: float) -> float:
@@ -62,7 +62,7 @@ class Churn(Sampler):
         inside = self.s_min <= level <= self.s_max
         return min(self.s_churn / self.steps, math.sqrt(2) - 1) if inside else 0.0
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         schedule = denoiser.schedule
@@ -95,7 +95,13 @@ def alphafold3(steps: int = 200, sigma_data: float = 16.0) -> Churn:
     """
     grid = Karras(sigma_min=4e-4 * sigma_data, rho=7.0, sigma_max=160.0 * sigma_data)
     return Churn(
-        steps, grid, gamma=0.8, s_min=1.0, s_max=math.inf, noise_scale=1.003, step_scale=1.5,
+        steps,
+        grid,
+        gamma=0.8,
+        s_min=1.0,
+        s_max=math.inf,
+        noise_scale=1.003,
+        step_scale=1.5,
         heun=False,
     )
 
@@ -122,7 +128,7 @@ class PredictorCorrector(DDPM):
         super().__init__(steps, grid)
         self.corrections, self.snr = corrections, snr
 
-    def step(  # noqa: D102
+    def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         x = super().step(denoiser, x, t, s, cond, state)

@@ -1,0 +1,61 @@
+"""Rigid geometry of point clouds, batched and masked: centring, Kabsch, random rotations.
+
+Always in at least float32, outside autocast.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sciffusion.core.rng import Rng
+
+
+def centre(
+    x: Float[Tensor, "b n 3"], mask: Bool[Tensor, "b n"] | None = None
+) -> Float[Tensor, "b n 3"]:
+    """x with the mean of its real points at the origin and its padding at zero."""
+    if mask is None:
+        return x - x.mean(1, keepdim=True)
+    w = mask[..., None].to(x.dtype)
+    return (x - (x * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp_min(1)) * w
+
+
+def kabsch(
+    x: Float[Tensor, "b n 3"],
+    y: Float[Tensor, "b n 3"],
+    mask: Bool[Tensor, "b n"] | None = None,
+) -> Float[Tensor, "b n 3"]:
+    """x moved rigidly onto y with the least squared distance; never reflected (Kabsch 1976).
+
+    The result carries no gradient of the rotation.
+    """
+    with torch.autocast(x.device.type, enabled=False), torch.no_grad():
+        work = torch.promote_types(x.dtype, torch.float32)
+        a, b = centre(x.to(work), mask), centre(y.to(work), mask)
+        u, _, vt = torch.linalg.svd(a.mT @ b)
+        sign = torch.det(u @ vt).sign()
+        flip = torch.ones(len(x), 3, dtype=work, device=x.device)
+        flip[:, 2] = torch.where(sign == 0, torch.ones_like(sign), sign)
+        rotation = (u * flip[:, None]) @ vt
+    if mask is None:
+        shift = y.mean(1, keepdim=True)
+        return centre(x) @ rotation.to(x.dtype) + shift
+    w = mask[..., None].to(x.dtype)
+    shift = (y * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp_min(1)
+    return (centre(x, mask) @ rotation.to(x.dtype) + shift) * w
+
+
+def random_rotations(
+    rng: Rng, purpose: str = "rotation", dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "b 3 3"]:
+    """Rotations uniform on SO(3), from normalised quaternions (Shoemake 1992)."""
+    q = rng.normal(purpose, (4,), dtype=dtype)
+    w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
+        2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
+        2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, 1).view(-1, 3, 3)

@@ -1,0 +1,177 @@
+"""The weighted denoising loss, its weightings, and what stands beside it.
+
+L = E_t w(t) |x0_hat - x0|^2, the mean over true degrees of freedom. A `Weighting` is the factor on
+the error of x0; the loss itself works on the error of the network's own output, times gain^2, so
+nothing cancels at low noise.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciffusion.core.cond import Cond
+from sciffusion.core.denoiser import Denoiser, Prediction
+from sciffusion.core.parameterization import Coefficients, times
+from sciffusion.core.rng import Rng
+from sciffusion.core.times import TimeDistribution, Uniform
+from sciffusion.core.vlb import step_kl
+
+
+class Weighting(ABC):
+    """The weight of the squared error of x0 at a noise level."""
+
+    @abstractmethod
+    def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
+        """w, float64; `gain` = d x0 / d raw of the network's own output."""
+
+
+class Simple(Weighting):
+    """1 on the network's own target: L_simple of Ho et al. 2020 for eps, and its kin for v and x0."""
+
+    def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
+        return gain**-2
+
+
+class SNR(Weighting):
+    """alpha^2 / sigma^2: the error of eps, whatever the network predicts."""
+
+    def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
+        return c.log_snr.exp()
+
+
+class MinSNR(Weighting):
+    """min(SNR, gamma) (Hang et al. 2023)."""
+
+    def __init__(self, gamma: float = 5.0) -> None:
+        self.gamma = gamma
+
+    def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
+        return c.log_snr.exp().clamp_max(self.gamma)
+
+
+class EDMWeight(Weighting):
+    """(s^2 + sd^2) / (s sd)^2, s = sigma / alpha (Karras et al. 2022): 1 on EDM's own target."""
+
+    def __init__(self, sigma_data: float) -> None:
+        self.sigma_data = sigma_data
+
+    def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
+        return self.sigma_data**-2 + c.log_snr.exp()
+
+
+class FlowMatching(Weighting):
+    """The error of the velocity: (alpha' - alpha sigma' / sigma)^2 (Lipman et al. 2023)."""
+
+    def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
+        return (c.d_alpha - c.alpha * c.d_sigma / c.sigma) ** 2
+
+
+class ClippedInverseSquare(Weighting):
+    """1 / max(t, t_min)^2 on x0 (Proteina, DiTMC): flow matching's weight, held at low noise."""
+
+    def __init__(self, t_min: float = 0.1) -> None:
+        self.t_min = t_min
+
+    def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
+        return c.t.clamp_min(self.t_min) ** -2
+
+
+class Uncertainty(nn.Module):
+    """EDM2's u(sigma): the log of the loss expected at a noise level (Karras et al. 2024, eq. 14)."""
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, channels: int = 128) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        frequencies = torch.randn(channels, generator=generator)
+        self.register_buffer("frequencies", 2 * math.pi * frequencies)
+        self.register_buffer("phases", 2 * math.pi * torch.rand(channels, generator=generator))
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """u at c_noise = ln(sigma / alpha) / 4."""
+        noise = (-log_snr.clamp(-40, 40) / 8).to(self.weight.dtype)[:, None]
+        features = math.sqrt(2) * (noise * self.frequencies + self.phases).cos()
+        u: Tensor = features @ self.weight / math.sqrt(len(self.weight))
+        return u
+
+
+class DenoisingLoss(nn.Module):
+    """Draw t and eps, look at x_t, weigh the error.
+
+    Args:
+        times: distribution of t.
+        weighting: w.
+        uncertainty: learned u: the loss becomes w |err|^2 exp(-u) + u (EDM2).
+        vlb_weight: of the bound on which a learned variance is trained (Nichol & Dhariwal 2021,
+            L_hybrid: 0.001); its mean gets no gradient from it. 0 for a fixed variance.
+        vlb_steps: T of that bound.
+    """
+
+    def __init__(
+        self,
+        times: TimeDistribution | None = None,
+        weighting: Weighting | None = None,
+        uncertainty: Uncertainty | None = None,
+        vlb_weight: float = 0.0,
+        vlb_steps: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.times, self.weighting = times or Uniform(), weighting or Simple()
+        self.uncertainty, self.vlb_weight, self.vlb_steps = uncertainty, vlb_weight, vlb_steps
+
+    def forward(
+        self,
+        denoiser: Denoiser,
+        x0: Float[Tensor, "b ..."],
+        cond: Cond | None,
+        rng: Rng,
+    ) -> Float[Tensor, " b"]:
+        """The loss of each sample; times and noises follow from `rng` alone."""
+        cond = cond or Cond()
+        t = self.times.sample(rng, denoiser.schedule)
+        eps = denoiser.space.noise(rng, "train noise", tuple(x0.shape[1:]), cond, x0.dtype)
+        c = denoiser.coefficients(t, x0.ndim)
+        x_t = times(c.alpha, x0) + times(c.sigma, eps)
+        pred: Prediction = denoiser(x_t, t, cond)
+        loss = self.weigh(denoiser, pred, x0, eps, cond)
+        if self.vlb_weight > 0:
+            kl = step_kl(denoiser, pred.frozen_mean(), x0, t, self.vlb_steps)
+            loss = loss + self.vlb_weight * self.vlb_steps * kl
+        return loss
+
+    def weigh(
+        self,
+        denoiser: Denoiser,
+        pred: Prediction,
+        x0: Float[Tensor, "b ..."],
+        eps: Float[Tensor, "b ..."],
+        cond: Cond,
+    ) -> Float[Tensor, " b"]:
+        """The weighted error of a prediction."""
+        error, gain = pred.error(x0, eps)
+        weight = self.weighting(pred.c, gain) * gain**2
+        loss = denoiser.space.mean(times(weight, error**2), cond)
+        if self.uncertainty is not None:
+            u = self.uncertainty(pred.c.log_snr.flatten())
+            loss = loss * (-u).exp() + u
+        return loss
+
+
+def measure_sigma_data(batches: Iterable[Float[Tensor, "b ..."]]) -> float:
+    """Standard deviation of the data about zero: what EDM's preconditioning calls sigma_data."""
+    total, count = 0.0, 0
+    for x in batches:
+        total += float(x.double().square().sum())
+        count += x.numel()
+    if count == 0:
+        raise ValueError("sigma_data cannot be measured: there are no data")
+    return math.sqrt(total / count)
