@@ -1,0 +1,153 @@
+"""What a domain is: data turned into (x0, cond) and back, and a network that fits them.
+
+A domain names its space, its data and its measures; the engine, the samplers and the entry points
+know it only through this class. Adding one adds a folder, a config and a line in `DOMAINS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sciffusion.core.cond import Cond
+from sciffusion.core.denoiser import Denoiser, NetworkDenoiser
+from sciffusion.core.rng import Rng
+from sciffusion.core.spaces import Euclidean, Space
+from sciffusion.errors import InputError
+from sciffusion.io.build import build
+from sciffusion.io.run import load_into, load_weights
+
+Batch = dict[str, Tensor]
+
+DOMAINS = {"image": "sciffusion.domains.image.domain.ImageDomain"}
+"""The registry: where each domain's class lives; imported only when asked for."""
+
+
+class Dataset(Protocol):
+    """Training data that can be gathered."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: Int[Tensor, " b"]) -> Batch:
+        """A batch of these records."""
+        ...
+
+
+class Domain(ABC):
+    """The base of all domains.
+
+    A domain is made either from data (to train) or from its `facts` alone (to sample).
+    """
+
+    name: ClassVar[str]
+    space: Space = Euclidean()
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON that rebuilds the domain without its data: sizes, classes, sigma_data."""
+
+    @abstractmethod
+    def network(self, model: Mapping[str, Any], learned_variance: bool) -> nn.Module:
+        """The network of a model config, fitted to the data's sizes."""
+
+    @abstractmethod
+    def train_set(self) -> Dataset:
+        """The records to train on."""
+
+    @abstractmethod
+    def encode(self, batch: Batch, rng: Rng | None) -> tuple[Float[Tensor, "b ..."], Cond]:
+        """(x0, cond) of a batch; augmented where there are random numbers."""
+
+    @abstractmethod
+    def prior_cond(
+        self, index: Int[Tensor, " n"], request: Mapping[str, Any]
+    ) -> tuple[tuple[int, ...], Cond]:
+        """(shape of one sample, conditioning) of samples number `index` of a request."""
+
+    @abstractmethod
+    def decode(self, x0: Float[Tensor, "n ..."], cond: Cond) -> Any:
+        """The domain's own objects."""
+
+    @abstractmethod
+    def join(self, parts: Sequence[Any]) -> Any:
+        """Decoded batches put together."""
+
+    @abstractmethod
+    def write(self, samples: Any, path: Path) -> list[Path]:
+        """Samples as files in a directory; returns what was written."""
+
+    @abstractmethod
+    def preview(self, samples: Any) -> Any:
+        """A PIL picture of some samples."""
+
+    @abstractmethod
+    def evaluate(self, samples: Any, denoiser: Denoiser, settings: Mapping[str, Any]) -> Any:
+        """A `metrics.table.Table` of samples measured against the data."""
+
+
+def build_denoiser(domain: Domain, config: Mapping[str, Any]) -> NetworkDenoiser:
+    """The denoiser of a run's configuration, with fresh weights."""
+    learned = bool(config.get("learned_variance", False))
+    node = dict(config["parameterization"])
+    if "sigma_data" in node and node["sigma_data"] is None:
+        node["sigma_data"] = domain.facts()["sigma_data"]
+    network = domain.network(config["model"], learned)
+    try:
+        return NetworkDenoiser(
+            network, build(config["schedule"]), build(node), domain.space, learned
+        )
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(str(error)) from error
+
+
+def domain_class(name: str) -> type[Domain]:
+    """The class of a domain.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in DOMAINS:
+        raise InputError(f"unknown domain {name!r}; known: {', '.join(sorted(DOMAINS))}")
+    module, _, cls = DOMAINS[name].rpartition(".")
+    found: type[Domain] = getattr(importlib.import_module(module), cls)
+    return found
+
+
+def load_model(path: str | Path) -> tuple[Domain, NetworkDenoiser, dict[str, Any]]:
+    """(domain, denoiser, config) of a run or of a shared .safetensors file, ready to sample.
+
+    Raises:
+        InputError: the files cannot be used; the line says which and why.
+    """
+    tensors, config = load_weights(path)
+    try:
+        domain: Domain = domain_class(config["domain"])(facts=config["facts"])  # type: ignore[call-arg]
+        denoiser = build_denoiser(domain, config)
+    except KeyError as error:
+        raise InputError(f"config.json of {path} lacks {error}: copy it again") from error
+    load_into(denoiser.network, tensors, str(path))
+    return domain, denoiser.eval(), config
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The GPU where there is one.
+
+    Raises:
+        InputError: a device that PyTorch does not know or this machine has not.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,79 @@
+"""Drawing many samples: batches, guidance, progress, and several processes that share the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.guidance import ClassifierFree
+from sciffusion.core.samplers import Sampler
+from sciffusion.domains.base import Domain
+from sciffusion.errors import InputError
+
+
+def draw(
+    domain: Domain,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    n: int,
+    seed: int = 0,
+    request: Mapping[str, Any] | None = None,
+    guidance: float = 1.0,
+    guidance_interval: tuple[float, float] = (0.0, float("inf")),
+    batch: int = 500,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Any:
+    """n samples of a seed, decoded; under torchrun each process draws its share.
+
+    Sample i is the same whatever the batch size and the number of processes. With several
+    processes all of them return the whole.
+
+    Args:
+        request: what the domain is asked for, e.g. {"label": 3}.
+        guidance: classifier-free scale; 1 is none.
+        progress: called with the number of samples finished.
+
+    Raises:
+        InputError: n or batch under 1, or a sampler that cannot use this denoiser.
+    """
+    if n < 1 or batch < 1:
+        raise InputError(f"n={n} and batch={batch} must be at least 1")
+    if guidance != 1:
+        denoiser = ClassifierFree(denoiser, guidance, guidance_interval)
+    rank, world = world_size()
+    mine = torch.arange(n)[rank::world]
+    parts = []
+    for index in mine.split(batch):
+        shape, cond = domain.prior_cond(index, request or {})
+        try:
+            out = sampler(denoiser, shape, cond.to(device), seed=seed, index=index, device=device)
+        except TypeError as error:
+            raise InputError(str(error)) from error
+        parts.append(domain.decode(out.x.cpu(), cond))
+        if progress is not None:
+            progress(len(index) * world)
+    if world == 1:
+        return domain.join(parts)
+    return _gathered(domain, parts, mine, n, world)
+
+
+def world_size() -> tuple[int, int]:
+    """(rank, number of processes) under torchrun, (0, 1) otherwise."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _gathered(domain: Domain, parts: list[Any], mine: torch.Tensor, n: int, world: int) -> Any:
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    everyone: list[Any] = [None] * world
+    dist.all_gather_object(everyone, (mine, domain.join(parts) if parts else None))
+    present = [(index, part) for index, part in everyone if part is not None]
+    order = torch.cat([index for index, _ in present]).argsort()
+    return domain.join([part for _, part in present])[order]

@@ -1,0 +1,38 @@
+"""What all entry points share: one line for what was wrong outside, and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from sciffusion.errors import InputError
+
+
+def command(
+    main: Callable[[Sequence[str]], None], help_text: str, arguments: Sequence[str] | None = None
+) -> None:
+    """Run an entry point and leave with its exit code: 0, 2 for wrong input, 130 for Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if any(a in ("-h", "--help") for a in arguments):
+        print(help_text.strip())
+        sys.exit(0)
+    try:
+        main(arguments)
+    except InputError as error:
+        print(f"sciffusion: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sciffusion: stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def help_for(program: str, usage: str, groups: dict[str, list[str]], only: Sequence[str]) -> str:
+    """The text of --help: usage, then the config groups and their options."""
+    lines = [usage.strip(), "", "Choices:"]
+    lines += [f"  {name}={'|'.join(groups[name])}" for name in only if name in groups]
+    lines += ["", f"Any setting can be given as name=value: {program} ... trainer.lr=1e-3"]
+    return "\n".join(lines)

@@ -1,0 +1,137 @@
+"""Hydra's groups put together from the command line, with errors that a person can use."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sciffusion import resources
+from sciffusion.errors import InputError
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?', or the known words where nothing is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; known: {', '.join(known[:12])}"
+
+
+def groups() -> dict[str, list[str]]:
+    """The options of every config group."""
+    root = Path(resources.path("configs"))
+    return {
+        folder.name: sorted(f.stem for f in folder.glob("*.yaml"))
+        for folder in sorted(root.iterdir())
+        if folder.is_dir()
+    }
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    if not isinstance(config, dict):
+        return []
+    found = []
+    for k, v in config.items():
+        found += [f"{prefix}{k}", *_keys(v, f"{prefix}{k}.")]
+    return found
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(choices of groups, values) among the arguments.
+
+    Raises:
+        InputError: an argument without "=", or an option that its group has not.
+    """
+    known, choices, values = groups(), [], []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        bare = key.lstrip("+~")
+        if not equals:
+            raise InputError(f"argument {argument!r} is not name=value; see --help")
+        if bare in known and re.fullmatch(r"[\w./-]*", value):
+            if value not in known[bare] and value != "null":
+                raise InputError(
+                    f"{bare}={value}: there is no such {bare}{suggestion(value, known[bare])}"
+                )
+            choices.append(argument)
+        else:
+            values.append(argument)
+    return choices, values
+
+
+def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration `configs/NAME.yaml` under the arguments, as plain data.
+
+    Raises:
+        InputError: an unknown group option or key (with the nearest known one), or a bad value.
+    """
+    choices, values = split_overrides(arguments)
+    with initialize_config_dir(str(Path(resources.path("configs")).resolve()), version_base="1.3"):
+        try:
+            base = plain(hydra_compose(name, overrides=choices), resolve=False)
+            known = _keys(base)
+            for value in values:
+                key = value.partition("=")[0]
+                if not key.startswith(("+", "~")) and key not in known:
+                    options = [*known, *groups()]
+                    raise InputError(f"unknown setting {key!r}{suggestion(key, options)}")
+            return plain(hydra_compose(name, overrides=[*choices, *values]))
+        except (HydraException, OmegaConfBaseException) as error:
+            text = " ".join(str(error).split())
+            raise InputError(f"configuration: {text[:300]}") from error
+
+
+def plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """Plain dictionaries, lists, numbers and strings."""
+    data = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
+    assert isinstance(data, dict)
+    return {str(k): v for k, v in data.items()}
+
+
+def change(config: dict[str, Any], values: Sequence[str], where: str) -> dict[str, Any]:
+    """A stored configuration with some values changed.
+
+    Raises:
+        InputError: a key it has not, or a value that cannot be read.
+    """
+    known = _keys(config)
+    for value in values:
+        key = value.partition("=")[0]
+        if key not in known:
+            raise InputError(f"unknown setting {key!r} of {where}{suggestion(key, known)}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.create(config), OmegaConf.from_dotlist(list(values)))
+    except Exception as error:
+        raise InputError(f"cannot read {' '.join(values)}: {error}") from error
+    assert isinstance(merged, DictConfig)
+    return plain(merged)
+
+
+def to_yaml(config: dict[str, Any]) -> str:
+    """For people to read."""
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration that `to_yaml` wrote.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        config = OmegaConf.load(path)
+        assert isinstance(config, DictConfig)
+        return plain(config)
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError(f"cannot read {path}: {text}; restore it or start a new run") from error

@@ -1,0 +1,167 @@
+"""A run is a directory; everything that reads one takes its path.
+
+config.yaml       the resolved configuration
+metrics.csv       the log; tensorboard/ holds the same
+last.ckpt         for exact resume: plain tensors and numbers
+model.safetensors, config.json      EMA weights and how to build them, for sharing
+samples/, report.html, metrics.json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from sciffusion.atomic import atomic_path
+from sciffusion.errors import InputError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where the parts of a run lie."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """For exact resume."""
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """The log."""
+        return self.path / "metrics.csv"
+
+    @property
+    def weights(self) -> Path:
+        """EMA weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def samples(self) -> Path:
+        """Pictures and samples."""
+        return self.path / "samples"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+    def make(self) -> Run:
+        """The directory, made.
+
+        Raises:
+            InputError: the path is a file or may not be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot make the directory {self.path}: {error.strerror}; choose another path"
+            ) from error
+        return self
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Plain data and tensors, whole or not at all."""
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # PyTorch's writer turns a full disk into one of these
+            raise InputError(f"cannot write {path}: {error}; make room there") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote; nothing but plain data is ever unpickled.
+
+    Raises:
+        InputError: missing, truncated, or not one of ours.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: give the directory of a run") from None
+    except Exception as error:
+        raise InputError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}): it is truncated or was "
+            "not made by sciffusion; restore it, or delete it to start the run again"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path} was not made by this version of sciffusion: start a new run")
+    return state
+
+
+def save_weights(folder: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """model.safetensors and the config.json that says how to build its network."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        temporary.write_bytes(save_tensors(tensors, metadata={"format": "sciffusion"}))
+    with atomic_path(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps({"format": FORMAT, **config}, indent=1))
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(weights, config) of a run's directory or of a .safetensors file with config.json beside it.
+
+    Raises:
+        InputError: missing, truncated or foreign files; the line says which and what to do.
+    """
+    path = Path(path)
+    weights = path if path.suffix == ".safetensors" else path / "model.safetensors"
+    config_path = weights.with_name("config.json")
+    if not weights.exists():
+        raise InputError(
+            f"there are no weights in {path} (no {weights.name}): give a run that was trained"
+        )
+    try:
+        tensors = load_tensors(weights.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{weights} is not a readable safetensors file ({error}): it is truncated or foreign; "
+            "copy or train it again"
+        ) from error
+    try:
+        config = json.loads(config_path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{config_path} is missing: copy it beside {weights.name}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{config_path} is not readable JSON ({error}): copy it again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{config_path} was not made by this version of sciffusion")
+    return tensors, config
+
+
+def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Weights into a network.
+
+    Raises:
+        InputError: names or shapes differ; the line names one.
+    """
+    own = module.state_dict()
+    missing, extra = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    if missing or extra:
+        name = sorted(missing or extra)[0]
+        verb = "lacks" if missing else "has an unknown"
+        raise InputError(f"{where} {verb} weight {name!r}: it belongs to another network")
+    for name, value in own.items():
+        if value.shape != tensors[name].shape:
+            raise InputError(
+                f"{where}: weight {name!r} has shape {tuple(tensors[name].shape)}, the network "
+                f"needs {tuple(value.shape)}"
+            )
+    module.load_state_dict(tensors)
