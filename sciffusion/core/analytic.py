@@ -47,10 +47,11 @@ class GaussianMixture(Denoiser):
     ) -> None:
         super().__init__()
         k, d = means.shape
-        weights = torch.ones(k) / k if weights is None else weights / weights.sum()
+        weights = torch.ones(k) if weights is None else weights
+        weights = weights.double() / weights.double().sum()
         self.register_buffer("means", means.double())
         self.register_buffer("covs", covs.double())
-        self.register_buffer("log_weights", weights.double().log())
+        self.register_buffer("log_weights", weights.log())
         cov = torch.eye(d) if noise_cov is None else noise_cov
         self.register_buffer("noise_cov", cov.double())
         self.schedule, self.space = schedule, space or Euclidean()
@@ -83,7 +84,7 @@ class GaussianMixture(Denoiser):
         share = joint.softmax(1)[..., None]
         pull = (self.covs @ solved[..., None])[..., 0]
         x0 = (share * (self.means + alpha.reshape(-1, 1, 1) * pull)).sum(1)
-        # eps = sigma Sigma S^-1 (x - alpha m): exact at low noise, where (x - alpha x0)/sigma is not.
+        # eps = sigma Sigma S^-1 (x - alpha m) is exact at low noise; (x - alpha x0)/sigma is not.
         eps = sigma.reshape(-1, 1) * (share * (solved @ self.noise_cov)).sum(1)
         shape = x_t.shape
         c = self.coefficients(t, x_t.ndim)
@@ -102,7 +103,8 @@ class GaussianMixture(Denoiser):
         value, vector = torch.linalg.eigh(self.covs)
         root = vector * value.clamp_min(0).sqrt()[:, None] @ vector.mT
         z = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64)
-        return self.means[k] + (root[k] @ z[..., None])[..., 0]
+        x: Tensor = self.means[k] + (root[k] @ z[..., None])[..., 0]
+        return x
 
 
 def gaussian(mean: Tensor, cov: Tensor, schedule: Schedule) -> GaussianMixture:

@@ -27,8 +27,9 @@ from sciffusion.core.schedules import Schedule, Times, check_schedule
 from sciffusion.core.spaces import Euclidean, Space
 
 Gives = Literal["mean", "velocity", "jump"]
-"""What a denoiser truly gives: the posterior mean E[x0 | x_t], from which score and velocity follow;
-only a valid velocity (aligned coupling of noise and data); or a jump to the data (consistency)."""
+"""What a denoiser truly gives: the posterior mean E[x0 | x_t], from which score and velocity
+follow; only a valid velocity (aligned coupling of noise and data); or a jump to the data
+(consistency)."""
 
 
 @dataclass
@@ -221,8 +222,8 @@ def check_start(schedule: Schedule, parameterization: Parameterization) -> None:
     one = torch.ones((), dtype=torch.float64)
     if parameterization.needs_data_at_start and float(schedule.alpha(one)) == 0:
         raise ValueError(
-            f"{type(parameterization).__name__.lower()}-prediction cannot be sampled under a schedule "
-            "with zero terminal SNR (it divides by alpha(1) = 0): use v, x0, velocity or edm"
+            f"{type(parameterization).__name__.lower()}-prediction cannot be sampled under "
+            "a schedule with zero terminal SNR (it divides by alpha(1) = 0): use v, x0, velocity or edm"
         )
 
 
@@ -244,16 +245,14 @@ class Rescheduled(Wrapper):
         trained = self.inner.schedule
         ends = trained.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64))
         log_snr = self.schedule.log_snr(t.double())
-        high = (
-            ends[1] if not trained.bounded or ends[1].isfinite() else log_snr.new_tensor(torch.inf)
-        )
-        low = log_snr.new_tensor(-torch.inf) if not trained.bounded else ends[0]
-        clamped = torch.maximum(torch.minimum(log_snr, high.to(log_snr)), low.to(log_snr))
+        low, high = ends.to(log_snr)
+        clamped = torch.maximum(torch.minimum(log_snr, high), low)
         t_in = trained.t_of_log_snr(clamped)
         c, c_in = self.coefficients(t, x_t.ndim), self.inner.coefficients(t_in, x_t.ndim)
         pred: Prediction = self.inner(times(c_in.norm / c.norm, x_t), t_in, cond, state)
-        inside = bool((clamped == log_snr).all()) if log_snr.ndim == 0 else False
-        eps = pred.eps if inside else eps_of_x0(pred.x0, x_t, c)
+        # Where nothing was clamped the inner eps is the same eps, and exact at low noise.
+        inside = (clamped == log_snr).view(c.t.shape).to(x_t.device)
+        eps = torch.where(inside, pred.eps, eps_of_x0(pred.x0, x_t, c))
         return Prediction(x_t, pred.x0, eps, c, self.space, cond, log_var=pred.log_var)
 
 

@@ -31,20 +31,20 @@ def kabsch(
 
     The result carries no gradient of the rotation.
     """
-    with torch.autocast(x.device.type, enabled=False), torch.no_grad():
+    with torch.autocast(x.device.type, enabled=False):
         work = torch.promote_types(x.dtype, torch.float32)
-        a, b = centre(x.to(work), mask), centre(y.to(work), mask)
-        u, _, vt = torch.linalg.svd(a.mT @ b)
-        sign = torch.det(u @ vt).sign()
-        flip = torch.ones(len(x), 3, dtype=work, device=x.device)
-        flip[:, 2] = torch.where(sign == 0, torch.ones_like(sign), sign)
-        rotation = (u * flip[:, None]) @ vt
-    if mask is None:
-        shift = y.mean(1, keepdim=True)
-        return centre(x) @ rotation.to(x.dtype) + shift
-    w = mask[..., None].to(x.dtype)
-    shift = (y * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp_min(1)
-    return (centre(x, mask) @ rotation.to(x.dtype) + shift) * w
+        a, b = x.to(work), y.to(work)
+        w = torch.ones_like(a[..., :1]) if mask is None else mask[..., None].to(work)
+        n = w.sum(1, keepdim=True).clamp_min(1)
+        mean_a, mean_b = ((v * w).sum(1, keepdim=True) / n for v in (a, b))
+        a = a - mean_a
+        with torch.no_grad():
+            u, _, vt = torch.linalg.svd((a * w).mT @ (b - mean_b))
+            flip = torch.ones(len(x), 3, dtype=work, device=x.device)
+            flip[:, 2] = torch.det(u @ vt).sign()
+            rotation = (u * flip[:, None]) @ vt
+        moved: Tensor = (a @ rotation + mean_b) * w
+    return moved.to(x.dtype)
 
 
 def random_rotations(

@@ -84,9 +84,12 @@ class ClassifierGuided(Wrapper):
             x = x_t.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.log_prob(x, t, cond).sum(), x)
         # eps = -sigma Sigma score, so a step along the score is Sigma times the gradient.
+        # Where no data are left x_t tells no class from another.
+        sees = pred.c.alpha > 0
+        shift = torch.where(sees, pred.c.sigma, 0.0), pred.c.sigma**2 / pred.c.alpha
         pull = self.scale * self.space.covariance(gradient, cond)
-        eps = pred.eps - times(pred.c.sigma, pull)
-        return pred.replace(pred.x0 + times(pred.c.sigma**2 / pred.c.alpha, pull), eps)
+        eps = pred.eps - times(shift[0], pull)
+        return pred.replace(pred.x0 + times(torch.where(sees, shift[1], 0.0), pull), eps)
 
 
 class Clip(Wrapper):

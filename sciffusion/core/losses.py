@@ -32,7 +32,7 @@ class Weighting(ABC):
 
 
 class Simple(Weighting):
-    """1 on the network's own target: L_simple of Ho et al. 2020 for eps, and its kin for v and x0."""
+    """1 on the network's own target: L_simple of Ho et al. 2020 for eps; likewise v and x0."""
 
     def __call__(self, c: Coefficients, gain: Tensor) -> Tensor:
         return gain**-2
@@ -83,7 +83,7 @@ class ClippedInverseSquare(Weighting):
 
 
 class Uncertainty(nn.Module):
-    """EDM2's u(sigma): the log of the loss expected at a noise level (Karras et al. 2024, eq. 14)."""
+    """EDM2's u(sigma): the log of the loss expected at a level (Karras et al. 2024, eq. 14)."""
 
     frequencies: Tensor
     phases: Tensor

@@ -1,9 +1,9 @@
 """What a network's raw output means: eps, x0, v, velocity or EDM's preconditioned x0.
 
 With x_t = alpha x0 + sigma eps:  v = alpha eps - sigma x0 (Salimans & Ho 2022), velocity
-u = alpha' x0 + sigma' eps (flow matching), EDM: x0 = c_skip x + c_out F(c_in x) (Karras et al. 2022,
-eq. 7, in the coordinates x = x_t / alpha, sigma / alpha). Each class converts both ways and knows
-`gain` = d x0 / d raw, which turns an error of the raw output into an error of x0.
+u = alpha' x0 + sigma' eps (flow matching), EDM: x0 = c_skip x + c_out F(c_in x) (Karras et al.
+2022, eq. 7, in the coordinates x = x_t / alpha, sigma / alpha). Each class converts both ways and
+knows `gain` = d x0 / d raw, which turns an error of the raw output into an error of x0.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Parameterization(ABC):
     """True where x0 cannot be had at alpha = 0 (zero terminal SNR)."""
 
     def scale_in(self, c: Coefficients) -> Tensor:
-        """c_in: what x_t is multiplied by before the network; unit variance for unit-variance data."""
+        """c_in: what x_t is multiplied by before the network; unit variance for unit data."""
         return 1 / c.norm
 
     @abstractmethod
@@ -158,7 +158,7 @@ class Preconditioned(Parameterization):
     """EDM: x0 = c_skip x + c_out F, so that input, target and error all have unit variance.
 
     Args:
-        sigma_data: standard deviation of the data, measured from them (`losses.measure_sigma_data`).
+        sigma_data: standard deviation of the data, measured (`losses.measure_sigma_data`).
     """
 
     def __init__(self, sigma_data: float) -> None:
@@ -183,7 +183,7 @@ class Preconditioned(Parameterization):
 
     def to_x0_eps(self, raw: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         x0 = times(self._skip(c), x) + times(self.gain(c), raw)
-        # (x - alpha x0) / sigma with sigma divided out by hand, so that it stays exact at low noise.
+        # (x - alpha x0) / sigma with sigma divided out by hand: exact at low noise.
         n = self._scale(c)
         return x0, times(c.sigma / n**2, x) - times(c.alpha * self.sigma_data / n, raw)
 

@@ -1,9 +1,9 @@
 """Every random number by (seed, sample, step, purpose): a counter-based generator.
 
 Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns the counter
-(block, sample, step, purpose) under the key `seed` into four 32-bit words. Nothing is stored between
-calls, so sample 17 of seed 3 gets the same numbers alone, in any batch, padded or not, on any
-device and in any process; and a resumed training draws what the uninterrupted one would have.
+(block, sample, step, purpose) under the key `seed` into four 32-bit words. Nothing is stored
+between calls, so sample 17 of seed 3 gets the same numbers alone, in any batch, padded or not, on
+any device and in any process; and a resumed training draws what the uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ class Rng:
             shape: of one sample, without the batch axis.
             mask: True where a point of the first axis of `shape` is real. A sample's numbers go to
                 its real points in order, so they do not depend on the padding, which gets zeros.
-            dtype: of the result; drawn in float64 for float64 and in float32 otherwise.
+            dtype: of the result; drawn in float64 and rounded, so that the last bits of a device's
+            log and cos do not show in float32.
         """
         count = math.prod(shape)
-        work = torch.float64 if dtype == torch.float64 else torch.float32
-        words = self._words(purpose, count + (-count) % 4).to(work)
+        words = self._words(purpose, count + (-count) % 4).double()
         u = (words * 2.0**-32 + 2.0**-33).view(len(words), -1, 2)
         radius = (-2 * u[..., 0].log()).sqrt()
         angle = (2 * math.pi) * u[..., 1]

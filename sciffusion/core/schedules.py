@@ -1,8 +1,8 @@
 """Schedules: how much data and how much noise x_t = alpha(t) x_0 + sigma(t) z holds at time t.
 
-t = 0 is data and t = 1 is noise; log-SNR = log(alpha^2 / sigma^2) falls strictly. All functions take
-a float64 tensor of any shape and answer in float64: coefficients are cast only where they meet the
-data, because a table in half precision silently loses noise.
+t = 0 is data and t = 1 is noise; log-SNR = log(alpha^2 / sigma^2) falls strictly. All functions
+take a float64 tensor of any shape and answer in float64: coefficients are cast only where they meet
+the data, because a table in half precision silently loses noise.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ class VP(Schedule):
         return -self._integral(t).expm1().log()
 
     def t_of_log_snr(self, log_snr: Times) -> Times:
-        integral = nn.functional.softplus(-log_snr)
+        integral = torch.logaddexp(-log_snr, torch.zeros_like(log_snr))
         slope = self.beta_max - self.beta_min
         t = 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
         return t.clamp(0, 1)
 
 
 class VE(Schedule):
-    """Variance-exploding: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t (Song et al. 2021).
+    """Variance-exploding: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t (Song et al. 21).
 
     sigma(0) = sigma_min is not zero: samplers end with one more call for the denoised mean.
     """
@@ -120,7 +120,7 @@ class VE(Schedule):
 
 
 class EDM(Schedule):
-    """sigma = sigma_max t, alpha = 1: the "sigma(t) = t" of Karras et al. 2022, in units of sigma_max.
+    """sigma = sigma_max t, alpha = 1: Karras et al. 2022's sigma(t) = t, in units of sigma_max.
 
     Where to put the steps is the grid's affair (`times.Karras`).
     """
@@ -149,7 +149,7 @@ class EDM(Schedule):
 
 
 class RectifiedFlow(Schedule):
-    """alpha = 1 - t, sigma = t: the straight path of flow matching (Lipman et al.; Liu et al. 2023)."""
+    """alpha = 1 - t, sigma = t: flow matching's straight path (Lipman et al., Liu et al. 2023)."""
 
     def alpha(self, t: Times) -> Times:
         return 1 - t

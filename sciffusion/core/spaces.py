@@ -1,7 +1,8 @@
 """Spaces: what noise is. Everything a sampler or a loss must know about coordinates.
 
 A space owns the covariance Sigma of its unit noise, the true degrees of freedom, the mean over them
-and the log-density. Zero centre of mass and harmonic noise are spaces, so no sampler knows molecules.
+and the log-density. Zero centre of mass and harmonic noise are spaces, so no sampler knows about
+molecules.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Harmonic(Euclidean):
     keeps its centre at the origin. `prepare` stores the factors, which cost an eigendecomposition.
     """
 
-    tolerance = 1e-6
+    tolerance = 1e-9
 
     def prepare(self, cond: Cond) -> Cond:
         """`cond` with the symmetric root, the precision, the rank and log det of Sigma stored.
@@ -120,6 +121,9 @@ class Harmonic(Euclidean):
             raise ValueError(
                 f"laplacian {int(bad.nonzero()[0])} is not symmetric with rows that sum to zero"
             )
+        # Diagonals taken again in float64, so that zero modes are zero to its precision.
+        lap = 0.5 * (lap + lap.mT)
+        lap = lap - torch.diag_embed(lap.sum(-1))
         value, vector = torch.linalg.eigh(lap)
         real = value > self.tolerance * value.amax(1, keepdim=True).clamp_min(1e-12)
         rank = real.sum(1)
@@ -142,7 +146,8 @@ class Harmonic(Euclidean):
         key = f"harmonic_{name}"
         if key not in cond.structure:
             cond = self.prepare(cond)
-        return cond.structure[key]
+        factor: Tensor = cond.structure[key]
+        return factor
 
     def colour(self, z: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         return self._factor("root", cond).to(z.dtype) @ z

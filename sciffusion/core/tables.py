@@ -1,8 +1,8 @@
 """DDPM's T-step tables as schedules: exact at t = i/T, smooth between.
 
 log-SNR is interpolated by PCHIP (Fritsch & Carlson 1980), which keeps it falling and its derivative
-continuous. Before the first entry sigma goes to 0 at t = 0, and where the terminal SNR is zero alpha
-goes to 0 at t = 1, each along the parabola that continues the value and the slope.
+continuous. Before the first entry sigma goes to 0 at t = 0, and where the terminal SNR is zero
+alpha goes to 0 at t = 1, each along the parabola that continues the value and the slope.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _pchip_slopes(y: Float[Tensor, " k"], h: float) -> Float[Tensor, " k"]:
 
 
 class _Tail:
-    """Amplitude a(w) = a1 w (1 + c (1 - w)) on w in [0, 1], with value a1 and slope s a1 at w = 1."""
+    """Amplitude a(w) = a1 w (1 + c (1 - w)) on [0, 1]: value a1 and slope s a1 at w = 1."""
 
     def __init__(self, a1: Tensor, s: Tensor) -> None:
         self.a1, self.c = float(a1), float((1 - s).clamp(-0.95, 0.95))
@@ -159,7 +159,7 @@ def from_betas(betas: Float[Tensor, " steps"]) -> Table:
     """The table of given betas.
 
     Raises:
-        ValueError: a beta outside (0, 1), with its index; beta = 1 is allowed at the last step only.
+        ValueError: a beta outside (0, 1), with its index; only the last may be 1.
     """
     b = torch.as_tensor(betas, dtype=torch.float64)
     bad = ~((b > 0) & (b < 1))
@@ -185,7 +185,7 @@ def linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) 
     scale = 1000 / steps
     if scale * beta_end >= 1:
         raise ValueError(
-            f"linear schedule with {steps} steps: its last beta would be {scale * beta_end:.3g} >= 1; "
+            f"linear schedule with {steps} steps would end with beta = {scale * beta_end:.3g} >= 1; "
             f"use more than {int(1000 * beta_end)} steps or the cosine schedule"
         )
     return from_betas(
@@ -203,7 +203,7 @@ def scaled_linear(steps: int = 1000, beta_start: float = 0.00085, beta_end: floa
 
 
 def cosine(steps: int = 1000, s: float = 0.008) -> Table:
-    """alpha_bar = cos^2(((t + s)/(1 + s)) pi/2), betas clipped at 0.999 (Nichol & Dhariwal 2021)."""
+    """alpha_bar = cos^2((t + s)/(1 + s) pi/2), betas clipped at 0.999 (Nichol & Dhariwal 2021)."""
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return _from_alpha_bar(torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2)
 
@@ -216,7 +216,7 @@ def sigmoid(steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float
 
 
 def zero_terminal_snr(table: Table) -> Table:
-    """alpha shifted and scaled so that it ends at 0 and keeps its start (Lin et al. 2024, alg. 1)."""
+    """alpha shifted and scaled to end at 0 and keep its start (Lin et al. 2024, alg. 1)."""
     root = table.alphas_cumprod.sqrt()
     shifted = (root - root[-1]) * root[0] / (root[0] - root[-1])
     return Table(shifted**2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -104,7 +104,7 @@ class BetaMixture(TimeDistribution):
 
 
 class Stratified(TimeDistribution):
-    """Any distribution with one draw in each 1/B of its mass (Kingma et al. 2021): less variance."""
+    """Any distribution, one draw in each 1/B of its mass (Kingma et al. 2021): less variance."""
 
     def __init__(self, inner: TimeDistribution) -> None:
         self.inner = inner
@@ -136,7 +136,7 @@ class Grid(ABC):
 
 
 class UniformGrid(Grid):
-    """Equal steps in t; on a table whose T the steps divide, DDPM's own ("trailing") subsequence."""
+    """Equal steps in t; on a table whose T they divide, DDPM's own ("trailing") subsequence."""
 
     def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
@@ -160,18 +160,32 @@ class Quadratic(Grid):
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** 2
 
 
+def _warped(
+    steps: int,
+    schedule: Schedule,
+    low: float,
+    high: float,
+    warp: Callable[[float], float],
+    unwarp: Callable[[Tensor], Tensor],
+) -> Float[Tensor, " steps_and_one"]:
+    """Times equally spaced in warp(log-SNR) from `low` to `high`, then t = 0; starts at exactly 1.
+
+    Where the schedule itself keeps noise above `high` at t = 0, its own end is the last level.
+    """
+    end = float(schedule.log_snr(torch.zeros((), dtype=torch.float64)))
+    points = steps if end > high else steps + 1
+    level = torch.linspace(warp(low), warp(min(high, end)), points, dtype=torch.float64)
+    t = schedule.t_of_log_snr(unwarp(level))
+    return torch.cat([t.new_ones(1), t[1:steps], t.new_zeros(1)])
+
+
 def _start(schedule: Schedule, log_snr_min: float) -> float:
     """log-SNR at t = 1, or `log_snr_min` where that is lower (no data left at all)."""
     return max(float(schedule.log_snr(torch.ones((), dtype=torch.float64))), log_snr_min)
 
 
-def _with_ends(inner: Float[Tensor, " n"]) -> Float[Tensor, " n_and_one"]:
-    """From exactly t = 1 through the inner times to exactly t = 0."""
-    return torch.cat([inner.new_ones(1), inner[1:], inner.new_zeros(1)])
-
-
 class Karras(Grid):
-    """sigma/alpha warped by rho between its maximum and sigma_min, then 0 (Karras et al. 2022, eq. 5).
+    """sigma/alpha warped by rho from its maximum to sigma_min, then 0 (Karras et al. 2022, eq. 5).
 
     Args:
         sigma_min: the last noise level before 0, in units of sigma/alpha.
@@ -185,10 +199,15 @@ class Karras(Grid):
         self.sigma_min, self.rho, self.sigma_max = sigma_min, rho, sigma_max
 
     def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
-        top = self.sigma_max or math.exp(-0.5 * _start(schedule, -10.0))
-        low, high = self.sigma_min ** (1 / self.rho), top ** (1 / self.rho)
-        sigma = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
-        return _with_ends(schedule.t_of_log_snr(-2 * sigma.log()))
+        start = -2 * math.log(self.sigma_max) if self.sigma_max else _start(schedule, -10.0)
+        return _warped(
+            steps,
+            schedule,
+            start,
+            -2 * math.log(self.sigma_min),
+            lambda log_snr: math.exp(-0.5 * log_snr / self.rho),
+            lambda level: -2 * self.rho * level.log(),
+        )
 
 
 class UniformLogSNR(Grid):
@@ -199,5 +218,4 @@ class UniformLogSNR(Grid):
 
     def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         start = _start(schedule, self.log_snr_min)
-        log_snr = torch.linspace(start, self.log_snr_max, steps, dtype=torch.float64)
-        return _with_ends(schedule.t_of_log_snr(log_snr))
+        return _warped(steps, schedule, start, self.log_snr_max, lambda v: v, lambda v: v)

@@ -41,16 +41,13 @@ def discretised_log_likelihood(
     half = 1 / (bins - 1)
     inverse = (-log_std).exp()
 
-    def log_cdf(v: Tensor) -> Tensor:
-        return torch.special.log_ndtr(v)
-
     # In the upper tail 1 - cdf is what has digits left: reflect, so that both are lower tails.
     sign = torch.where(x - mean > 0, -1.0, 1.0).to(x.dtype)
-    near = log_cdf(sign * (x - mean + sign * half) * inverse)
-    far = log_cdf(sign * (x - mean - sign * half) * inverse)
+    near = torch.special.log_ndtr(sign * (x - mean + sign * half) * inverse)
+    far = torch.special.log_ndtr(sign * (x - mean - sign * half) * inverse)
     inner = near + torch.log(-torch.expm1(torch.clamp_max(far - near, -1e-12)))
-    low = log_cdf((x - mean + half) * inverse)
-    high = log_cdf(-(x - mean - half) * inverse)
+    low = torch.special.log_ndtr((x - mean + half) * inverse)
+    high = torch.special.log_ndtr(-(x - mean - half) * inverse)
     edge = 1 - 0.5 * half
     return torch.where(x < -edge, low, torch.where(x > edge, high, inner))
 
@@ -91,11 +88,11 @@ def step_kl(
 ) -> Float[Tensor, " b"]:
     """The bound's term at t for a learned variance, nats a dimension: what L_hybrid adds.
 
-    Times are rounded up to the T-step grid that the bound lives on.
+    Times are rounded up to the T-step grid that the bound lives on (those on it stay, although
+    (i / T) T may come out a rounding error above i).
     """
-    return _term(
-        denoiser, pred, x0, (t * steps).ceil().clamp_min(1) / steps, steps, "learned", bins
-    )
+    t = (t * steps - 1e-6).ceil().clamp_min(1) / steps
+    return _term(denoiser, pred, x0, t, steps, "learned", bins)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Ancestral samplers: DDPM and DDIM.
 
-DDPM draws x_s ~ p(x_s | x_t) with the posterior's mean at the predicted x0 (Ho et al. 2020, eq. 11);
-DDIM(eta) goes x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 v) eps + eta sqrt(v) z with v the posterior
-variance (Song et al. 2021, eq. 12, 16). Both work between any two times of any schedule.
+DDPM draws x_s ~ p(x_s | x_t) with the posterior's mean at the predicted x0 (Ho et al. 2020, eq.
+11); DDIM(eta) goes x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 v) eps + eta sqrt(v) z with v the
+posterior variance (Song et al. 2021, eq. 12, 16). Both work between any two times of any schedule.
 """
 
 from __future__ import annotations

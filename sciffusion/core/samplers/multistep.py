@@ -104,7 +104,8 @@ class DPMSolverPP(Sampler):
 class SDEDPMSolverPP(Sampler):
     """SDE-DPM-Solver++ 2M (Lu et al. 2022, app. A): the reverse SDE with x0 extrapolated.
 
-    Its mean converges with order 2; its covariance, where old noise enters the extrapolation, with 1.
+    Its mean converges with order 2; its covariance, where old noise enters the extrapolation, with
+    order 1.
     """
 
     stochastic = True

@@ -13,28 +13,37 @@ from sciffusion.core.times import Grid
 
 
 class Euler(Sampler):
-    """First order; on the EDM and rectified-flow schedules the same as DDIM."""
+    """First order; on the EDM and rectified-flow schedules the same as DDIM.
+
+    A step into sigma = 0 goes to alpha x0. There Euler's own step does so too; under VP, whose
+    sigma ~ sqrt(t), it would leave half of the last noise in the sample.
+    """
 
     def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
-        return x + times(s - t, self.predict(denoiser, x, t, cond, state).velocity)
+        pred = self.predict(denoiser, x, t, cond, state)
+        if float(denoiser.schedule.sigma(s)) == 0:
+            return times(denoiser.schedule.alpha(s), pred.x0)
+        return x + times(s - t, pred.velocity)
 
 
 class Heun(Sampler):
-    """Second order: the mean of the slopes at both ends; Euler into sigma = 0 (Karras et al. 2022)."""
+    """Second order: the mean of the slopes at both ends; into sigma = 0 like Euler (Karras et al.
+    2022).
+    """
 
     order = 2
 
     def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
-        slope = self.predict(denoiser, x, t, cond, state).velocity
-        ahead = x + times(s - t, slope)
+        pred = self.predict(denoiser, x, t, cond, state)
         if float(denoiser.schedule.sigma(s)) == 0:
-            return ahead
+            return times(denoiser.schedule.alpha(s), pred.x0)
+        ahead = x + times(s - t, pred.velocity)
         other = self.predict(denoiser, ahead, s, cond, state).velocity
-        return x + times(0.5 * (s - t), slope + other)
+        return x + times(0.5 * (s - t), pred.velocity + other)
 
 
 # Dormand & Prince 1980, RK5(4)7M: nodes, stages, and the fifth minus the fourth order weights.

@@ -17,14 +17,14 @@ from sciffusion.core.transitions import forward_transition
 
 
 class Churn(Sampler):
-    """Stochastic sampler of Karras et al. 2022, alg. 2, in the coordinates x / alpha, sigma / alpha.
+    """Stochastic sampler of Karras et al. 2022, alg. 2, in coordinates x / alpha, sigma / alpha.
 
     Each step first raises the noise level by gamma, then takes an ODE step down. AlphaFold 3's
     sampler (its alg. 18) is `gamma=0.8, s_min=1, noise_scale=1.003, step_scale=1.5, heun=False`
     on its own grid.
 
     Args:
-        s_churn: total churn; gamma = min(s_churn / steps, sqrt(2) - 1). Ignored if `gamma` is given.
+        s_churn: total churn; gamma = min(s_churn / steps, sqrt(2) - 1). Ignored with `gamma`.
         gamma: churn of each step.
         s_min, s_max: churn only where sigma/alpha lies between; with `gamma` given, the level that
             the step goes to is what must exceed s_min, as in AlphaFold 3.

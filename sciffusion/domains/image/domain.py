@@ -174,9 +174,9 @@ class ImageDomain(Domain):
             columns = max(1, min(len(x) // k, most // k))
             rows = [np.flatnonzero(label == c)[:columns] for c in range(k)]
             if all(len(r) == columns for r in rows):
-                return image_grid(x[np.concatenate(rows)], columns, list(classes), None)
+                return image_grid(x[np.concatenate(rows)], columns, list(classes))
         shown = x[:most]
-        return image_grid(shown, math.ceil(math.sqrt(len(shown))), None, None)
+        return image_grid(shown, math.ceil(math.sqrt(len(shown))))
 
     def write(self, samples: ImageSamples, path: Path) -> list[Path]:
         with atomic_path(path / "samples.npz") as temporary, temporary.open("wb") as file:

@@ -1,0 +1,209 @@
+"""Training from a resolved configuration: build, restore, run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from rich.console import Console
+
+from sciffusion.data.order import Steps, loader
+from sciffusion.domains.base import Domain, build_denoiser
+from sciffusion.domains.sampling import draw
+from sciffusion.errors import InputError
+from sciffusion.io.build import build, locate
+from sciffusion.io.run import Run, load_checkpoint, load_into, load_weights
+from sciffusion.training.callbacks import Bar, Checkpoints, Logging, Pictures
+from sciffusion.training.module import DiffusionModule
+
+PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
+
+
+class AllReduce(DDPStrategy):
+    """Data parallel with the gradients averaged by the module itself, in one message a step."""
+
+    def _setup_model(self, model: Any) -> Any:
+        return model
+
+
+def prepared(node: dict[str, Any], domain: Domain) -> dict[str, Any]:
+    """A loss config with sigma_data filled in from the data where it is asked for."""
+    out = {k: prepared(v, domain) if isinstance(v, dict) else v for k, v in node.items()}
+    if "sigma_data" in out and out["sigma_data"] is None:
+        out["sigma_data"] = domain.facts()["sigma_data"]
+    return out
+
+
+def make_module(domain: Domain, config: dict[str, Any], say: Any = print) -> DiffusionModule:
+    """The module of a configuration; weights follow from its seed.
+
+    Raises:
+        InputError: settings that make no sense together.
+    """
+    trainer = config["trainer"]
+    for name in ("steps", "batch_size", "accumulate", "log_every"):
+        if int(trainer[name]) < 1:
+            raise InputError(f"trainer.{name}={trainer[name]} must be at least 1")
+    if not 0 <= float(config["drop_condition"]) <= 1:
+        raise InputError(f"drop_condition={config['drop_condition']} must lie in [0, 1]")
+    torch.manual_seed(config["seed"])
+    denoiser = build_denoiser(domain, config)
+    node = dict(config["optimizer"])
+    make = partial(locate(node.pop("_target_")), **node)
+    module = DiffusionModule(
+        domain,
+        denoiser,
+        build(prepared(config["loss"], domain)),
+        make,
+        build(config["rate"]),
+        trainer["steps"],
+        trainer["batch_size"],
+        config["seed"],
+        config["drop_condition"],
+        trainer["clip"],
+        trainer["ema_decay"],
+        trainer["accumulate"],
+        say,
+    )
+    if trainer["precision"] == "64-true":
+        module.double()
+        module.ema.shadow = {k: v.double() for k, v in module.ema.shadow.items()}
+    return module
+
+
+def _strategy(name: str, accelerator: str) -> Strategy | str:
+    if name == "ddp":
+        return AllReduce(process_group_backend="gloo" if accelerator == "cpu" else None)
+    if name == "auto":
+        return "auto"
+    raise InputError(f"trainer.strategy={name} is not known: auto or ddp")
+
+
+def make_trainer(
+    config: dict[str, Any], left: int, callbacks: list[L.Callback] | None = None
+) -> L.Trainer:
+    """Lightning's trainer with everything that we do ourselves switched off."""
+    node = config["trainer"]
+    accelerator = node["accelerator"]
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    precision = node["precision"]
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"trainer.precision={precision} is not known: {', '.join(PRECISIONS)} "
+            "(float16 overflows: use bf16-mixed)"
+        )
+    if precision == "auto":
+        precision = "bf16-mixed" if accelerator == "gpu" else "32-true"
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    try:
+        return L.Trainer(
+            accelerator=accelerator,
+            devices=node["devices"],
+            num_nodes=node["nodes"],
+            strategy=_strategy(node["strategy"], accelerator),
+            precision=precision,
+            max_steps=left,
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=callbacks or [],
+            inference_mode=False,
+        )
+    except Exception as error:
+        raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def fit(domain: Domain, config: dict[str, Any], run: Run) -> int | None:
+    """Train a run from where it stands; returns the signal that stopped it, if one did.
+
+    Raises:
+        InputError: a checkpoint or weights that cannot be used, a setting that makes no sense.
+    """
+    console = Console(stderr=True)
+
+    def say(line: str) -> None:
+        print(f"sciffusion: {line}", flush=True)
+
+    module = make_module(domain, config, say)
+    node, state = config["trainer"], None
+    if run.checkpoint.exists():
+        state = load_checkpoint(run.checkpoint)
+        try:
+            module.restore(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{run.checkpoint} belongs to another configuration: {str(error).splitlines()[0]}"
+            ) from error
+        say(f"going on from step {module.done} of {module.steps}")
+    elif config["init"]:
+        tensors, _ = load_weights(config["init"])
+        load_into(module.denoiser.network, tensors, str(config["init"]))
+        module.ema = type(module.ema)(module.denoiser.network, node["ema_decay"])
+        say(f"starting from the weights of {config['init']}")
+    left = module.steps - module.done
+    if left <= 0:
+        say(f"nothing left to train: {module.done} steps are done; raise trainer.steps to go on")
+        return None
+    logs = [build(log) for log in config["logger"].values() if log]
+    book = Logging(run, logs, node["log_every"])
+    if state is not None:
+        book.sums = dict(state["log_sums"])
+    shared = shareable(config, domain)
+    keeper = Checkpoints(run, shared, book, node["checkpoint_seconds"])
+
+    def preview() -> Any:
+        sampler = build(config["sampler"])
+        n = int(node["preview"])
+        return domain.preview(
+            draw(domain, module.denoiser, sampler, n, config["seed"], device=module.device)
+            if "RANK" not in os.environ
+            else _alone(domain, module, sampler, n, config["seed"])
+        )
+
+    pictures = Pictures(node["picture_every"], preview, run, logs)
+    trainer = make_trainer(config, left, [book, keeper, pictures, Bar("samples", console)])
+    if node["batch_size"] % trainer.world_size:
+        raise InputError(
+            f"trainer.batch_size={node['batch_size']} does not divide over "
+            f"{trainer.world_size} processes"
+        )
+    if node["compile"]:
+        module.denoiser.network.compile()
+
+    def steps() -> Steps:
+        return Steps(
+            module.done, module.steps, node["batch_size"], trainer.global_rank, trainer.world_size
+        )
+
+    trainer.fit(
+        module,
+        loader(domain.train_set(), config["seed"], node["batch_size"], steps, node["workers"]),
+    )
+    if keeper.stopped_by is not None:
+        say(f"stopped and saved at step {module.done}; go on with: train run={run.path}")
+    return keeper.stopped_by
+
+
+def _alone(domain: Domain, module: DiffusionModule, sampler: Any, n: int, seed: int) -> Any:
+    """Samples of one process among several."""
+    shape, cond = domain.prior_cond(torch.arange(n), {})
+    out = sampler(module.denoiser, shape, cond.to(module.device), seed, n, device=module.device)
+    return domain.decode(out.x.cpu(), cond)
+
+
+def shareable(config: dict[str, Any], domain: Domain) -> dict[str, Any]:
+    """The part of a configuration that config.json needs to rebuild the network."""
+    keys = ("model", "schedule", "parameterization", "learned_variance", "sampler", "seed")
+    return {"domain": domain.name, "facts": domain.facts()} | {k: config[k] for k in keys}

@@ -1,0 +1,174 @@
+"""The training step: draw, look, weigh, average over micro-batches and processes, step, average.
+
+Times and noises follow from (seed, step, place in the global batch), so neither the number of
+processes, nor the micro-batches, nor a resume changes them. Gradients are summed by hand, which is
+why a batch that does not fit can be halved without changing the result.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sciffusion.core.denoiser import NetworkDenoiser
+from sciffusion.core.ema import EMA
+from sciffusion.core.losses import DenoisingLoss
+from sciffusion.core.rng import Rng
+from sciffusion.domains.base import Batch, Domain
+from sciffusion.errors import InputError
+from sciffusion.training.optimizers import Rate
+
+Say = Callable[[str], None]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that a batch was too large."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+class DiffusionModule(L.LightningModule):
+    """Lightning's view of a training.
+
+    Args:
+        domain, denoiser, loss: what is trained.
+        optimizer: parameters -> optimizer.
+        rate: learning rate by step.
+        steps: total number of steps.
+        batch_size: of the global batch.
+        seed: of times, noises, dropped conditions and augmentation.
+        drop_condition: share of samples whose condition is dropped (classifier-free guidance).
+        clip: largest norm of the gradient; 0 is off.
+        ema_decay: of the averaged weights.
+        accumulate: micro-batches a step to begin with.
+        say: where a line for people goes.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        denoiser: NetworkDenoiser,
+        loss: DenoisingLoss,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        rate: Rate,
+        steps: int,
+        batch_size: int,
+        seed: int = 0,
+        drop_condition: float = 0.1,
+        clip: float = 1.0,
+        ema_decay: float = 0.999,
+        accumulate: int = 1,
+        say: Say = print,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.domain, self.denoiser, self.loss = domain, denoiser, loss
+        self.make_optimizer, self.rate, self.steps = optimizer, rate, steps
+        self.batch_size, self.seed, self.drop_condition = batch_size, seed, drop_condition
+        self.clip, self.micro_batches, self.say = clip, accumulate, say
+        self.ema = EMA(denoiser.network, ema_decay)
+        self.restored_optimizer: dict[str, Any] | None = None
+        self.done = 0
+        """Steps finished, those before a resume included."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.restored_optimizer is not None:
+            optimizer.load_state_dict(self.restored_optimizer)
+        return optimizer
+
+    def on_fit_start(self) -> None:
+        self.ema.shadow = {k: v.to(self.device) for k, v in self.ema.shadow.items()}
+
+    def training_step(self, batch: Batch, _: int) -> dict[str, float | Tensor]:
+        optimizer = self.optimizers()
+        step = int(batch["step"][0])
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(step, self.steps)
+        loss = self._gradients(batch, step, optimizer)
+        loss = self._over_processes(loss)
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip or float("inf"))
+        optimizer.step()
+        self.ema.update(self.denoiser.network)
+        self.done = step + 1
+        return {"loss": loss, "grad_norm": norm, "lr": self.rate(step, self.steps)}
+
+    def _gradients(self, batch: Batch, step: int, optimizer: Any) -> Tensor:
+        """Gradients of this process's mean loss, micro-batch by micro-batch."""
+        size = len(batch["place"])
+        while True:
+            parts = min(self.micro_batches, size)
+            try:
+                optimizer.zero_grad(set_to_none=True)
+                total = torch.zeros((), device=self.device)
+                for rows in torch.arange(size, device=self.device).chunk(parts):
+                    share = self.loss_of({k: v[rows] for k, v in batch.items()}, step).sum() / size
+                    self.manual_backward(share)
+                    total = total + share.detach()
+                return total
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if parts >= size:
+                    raise InputError(
+                        "one sample alone does not fit into memory: choose a smaller network"
+                    ) from error
+                self.micro_batches = 2 * parts
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.say(
+                f"memory: a batch of {-(-size // parts)} does not fit; going on in "
+                f"{self.micro_batches} parts of {-(-size // self.micro_batches)}, "
+                "with the same result"
+            )
+
+    def loss_of(self, batch: Batch, step: int) -> Tensor:
+        """(b,) the loss of samples of a global batch; depends on (seed, step, place) only."""
+        rng = Rng(self.seed, batch["place"], step, self.batch_size)
+        x0, cond = self.domain.encode(batch, rng)
+        x0 = x0.to(next(self.denoiser.parameters()).dtype)
+        if self.drop_condition > 0 and cond.condition:
+            cond = cond.with_keep(rng.uniform("drop") >= self.drop_condition)
+        loss: Tensor = self.loss(self.denoiser, x0, cond, rng)
+        return loss
+
+    def _over_processes(self, loss: Tensor) -> Tensor:
+        """Gradients and loss averaged over processes, in one message."""
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return loss
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads] + [loss.view(1).to(grads[0].dtype)])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        start = 0
+        for g in grads:
+            g.copy_(flat[start : start + g.numel()].view_as(g))
+            start += g.numel()
+        return flat[-1]
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed training needs, as plain data."""
+        optimizer = self.optimizers()
+        return {
+            "step": self.done,
+            "weights": self.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": optimizer.optimizer.state_dict(),
+            "micro_batches": self.micro_batches,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self.load_state_dict(state["weights"])
+        self.ema.load_state_dict(state["ema"])
+        self.restored_optimizer = state["optimizer"]
+        self.done, self.micro_batches = state["step"], state["micro_batches"]
