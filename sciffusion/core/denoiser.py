@@ -222,8 +222,9 @@ def check_start(schedule: Schedule, parameterization: Parameterization) -> None:
     one = torch.ones((), dtype=torch.float64)
     if parameterization.needs_data_at_start and float(schedule.alpha(one)) == 0:
         raise ValueError(
-            f"{type(parameterization).__name__.lower()}-prediction cannot be sampled under "
-            "a schedule with zero terminal SNR (it divides by alpha(1) = 0): use v, x0, velocity or edm"
+            f"{type(parameterization).__name__.lower()}-prediction cannot be sampled under a "
+            "schedule with zero terminal SNR (it divides by alpha(1) = 0): use v, x0, velocity or "
+            "edm"
         )
 
 

@@ -131,7 +131,8 @@ class Harmonic(Euclidean):
         inverse = inverse * (rank / inverse.sum(1).clamp_min(1e-30))[:, None]
 
         def rebuild(v: Tensor) -> Tensor:
-            return (vector * v[:, None, :]) @ vector.mT
+            product: Tensor = (vector * v[:, None, :]) @ vector.mT
+            return product
 
         factors = {
             "harmonic_root": rebuild(inverse.sqrt()),

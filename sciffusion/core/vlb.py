@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser, Prediction
-from sciffusion.core.parameterization import times
+from sciffusion.core.parameterization import times as scaled
 from sciffusion.core.rng import Rng
 from sciffusion.core.transitions import Transition, Variance, transition
 
@@ -68,12 +68,11 @@ def _term(
     pred: Prediction,
     x0: Tensor,
     t: Tensor,
-    steps: int,
+    s: Tensor,
     variance: Variance,
     bins: int,
 ) -> Float[Tensor, " b"]:
-    """L_(t-1) of one step t -> t - 1/T, nats a dimension; L_0 where t = 1/T."""
-    s = ((t * steps).round() - 1).clamp_min(0) / steps
+    """The bound's term of one step t -> s, nats a dimension; L_0 where s = 0."""
     q = transition(denoiser.schedule, t, s, x0.ndim)
     mean, log_var = _reverse(q, pred, variance)
     true_log_var = q.log_var_clipped.to(x0.dtype).expand_as(x0)
@@ -91,8 +90,8 @@ def step_kl(
     Times are rounded up to the T-step grid that the bound lives on (those on it stay, although
     (i / T) T may come out a rounding error above i).
     """
-    t = (t * steps - 1e-6).ceil().clamp_min(1) / steps
-    return _term(denoiser, pred, x0, t, steps, "learned", bins)
+    k = (t * steps - 1e-6).ceil().clamp_min(1)
+    return _term(denoiser, pred, x0, k / steps, (k - 1) / steps, "learned", bins)
 
 
 @dataclass(frozen=True)
@@ -122,12 +121,14 @@ def discrete_bound(
     steps: int = 1000,
     variance: Variance = "small",
     bins: int = 256,
+    times: Float[Tensor, " steps_and_one"] | None = None,
 ) -> Bound:
     """The bound over T steps, one draw of the noise a term (unbiased), T network calls.
 
     Args:
         denoiser: a posterior mean; Euclidean space (the prior's KL is written for Sigma = 1).
         x0: data on `bins` equal levels of [-1, 1].
+        steps: T equal steps of t; or give `times`, a grid that falls from 1 to 0.
 
     Raises:
         TypeError: the denoiser gives no posterior mean.
@@ -138,12 +139,13 @@ def discrete_bound(
     one = torch.ones((), dtype=torch.float64)
     c = denoiser.coefficients(one, x0.ndim)
     # Against the prior N(0, sigma(1)^2), from which samplers start.
-    prior = denoiser.space.mean(times(c.alpha / c.sigma, x0) ** 2 * 0.5, cond)
-    terms = []
-    for i in range(1, steps + 1):
-        t = torch.tensor(i / steps, dtype=torch.float64)
+    prior = denoiser.space.mean(scaled(c.alpha / c.sigma, x0) ** 2 * 0.5, cond)
+    grid = torch.arange(steps + 1, dtype=torch.float64) / steps if times is None else times.flip(0)
+    grid, terms = grid.double().cpu(), []
+    for i in range(1, len(grid)):
+        t = grid[i]
         c = denoiser.coefficients(t, x0.ndim)
         eps = denoiser.space.noise(rng.at(i), "bound", tuple(x0.shape[1:]), cond, x0.dtype)
-        pred: Prediction = denoiser(times(c.alpha, x0) + times(c.sigma, eps), t, cond)
-        terms.append(_term(denoiser, pred, x0, t, steps, variance, bins))
+        pred: Prediction = denoiser(scaled(c.alpha, x0) + scaled(c.sigma, eps), t, cond)
+        terms.append(_term(denoiser, pred, x0, t, grid[i - 1], variance, bins))
     return Bound(prior / math.log(2), torch.stack(terms, 1) / math.log(2))

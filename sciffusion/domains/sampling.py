@@ -27,6 +27,7 @@ def draw(
     batch: int = 500,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
+    processes: tuple[int, int] | None = None,
 ) -> Any:
     """n samples of a seed, decoded; under torchrun each process draws its share.
 
@@ -37,6 +38,7 @@ def draw(
         request: what the domain is asked for, e.g. {"label": 3}.
         guidance: classifier-free scale; 1 is none.
         progress: called with the number of samples finished.
+        processes: (rank, number) that share the work; by default those of torchrun.
 
     Raises:
         InputError: n or batch under 1, or a sampler that cannot use this denoiser.
@@ -45,13 +47,16 @@ def draw(
         raise InputError(f"n={n} and batch={batch} must be at least 1")
     if guidance != 1:
         denoiser = ClassifierFree(denoiser, guidance, guidance_interval)
-    rank, world = world_size()
+    rank, world = processes or world_size()
+    dtype = next((p.dtype for p in denoiser.parameters()), torch.float32)
     mine = torch.arange(n)[rank::world]
     parts = []
     for index in mine.split(batch):
         shape, cond = domain.prior_cond(index, request or {})
         try:
-            out = sampler(denoiser, shape, cond.to(device), seed=seed, index=index, device=device)
+            out = sampler(
+                denoiser, shape, cond.to(device), seed, index=index, dtype=dtype, device=device
+            )
         except TypeError as error:
             raise InputError(str(error)) from error
         parts.append(domain.decode(out.x.cpu(), cond))

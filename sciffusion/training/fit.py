@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from functools import partial
 from typing import Any
@@ -164,12 +163,16 @@ def fit(domain: Domain, config: dict[str, Any], run: Run) -> int | None:
     keeper = Checkpoints(run, shared, book, node["checkpoint_seconds"])
 
     def preview() -> Any:
-        sampler = build(config["sampler"])
-        n = int(node["preview"])
         return domain.preview(
-            draw(domain, module.denoiser, sampler, n, config["seed"], device=module.device)
-            if "RANK" not in os.environ
-            else _alone(domain, module, sampler, n, config["seed"])
+            draw(
+                domain,
+                module.denoiser,
+                build(config["sampler"]),
+                node["preview"],
+                config["seed"],
+                device=module.device,
+                processes=(0, 1),
+            )
         )
 
     pictures = Pictures(node["picture_every"], preview, run, logs)
@@ -194,13 +197,6 @@ def fit(domain: Domain, config: dict[str, Any], run: Run) -> int | None:
     if keeper.stopped_by is not None:
         say(f"stopped and saved at step {module.done}; go on with: train run={run.path}")
     return keeper.stopped_by
-
-
-def _alone(domain: Domain, module: DiffusionModule, sampler: Any, n: int, seed: int) -> Any:
-    """Samples of one process among several."""
-    shape, cond = domain.prior_cond(torch.arange(n), {})
-    out = sampler(module.denoiser, shape, cond.to(module.device), seed, n, device=module.device)
-    return domain.decode(out.x.cpu(), cond)
 
 
 def shareable(config: dict[str, Any], domain: Domain) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class DPMSolverPP(Sampler):
 
     Args:
         order: 2 (the midpoint form, 2M) or 3 (3M, whose first step costs one call more so that the
-            start does not spoil the order).
+            start does not spoil the order). The second derivative is twice the second divided
+            difference; without that 2, as the published code and its copies have it, 3M measures
+            second order.
     """
 
     def __init__(self, steps: int = 20, grid: Grid | None = None, order: int = 2) -> None:
@@ -66,7 +68,7 @@ class DPMSolverPP(Sampler):
         return result + times(first, slopes[0]) - times(second, slopes[1])
 
     def _slopes(self, denoiser: Denoiser, state: State, h: Tensor) -> list[Tensor]:
-        """h times the first, h^2 times the second divided difference of x0 in l."""
+        """h and h^2 times the first and second derivative of x0 in l, by divided differences."""
         points = [(_half_log_snr(denoiser, t), p.x0) for t, p in state.history]
         points = [p for p in points if abs(p[0]) != float("inf")]
         if len(points) < 2:
@@ -79,7 +81,7 @@ class DPMSolverPP(Sampler):
         l2, m2 = points[2]
         r1 = (l1 - l2) / float(h)
         d1 = (m1 - m2) / r1
-        return [d0 + r0 / (r0 + r1) * (d0 - d1), (d0 - d1) / (r0 + r1)]
+        return [d0 + r0 / (r0 + r1) * (d0 - d1), 2 * (d0 - d1) / (r0 + r1)]
 
     def _start(
         self,

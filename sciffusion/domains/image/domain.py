@@ -30,6 +30,7 @@ from sciffusion.domains.image.data import (
 )
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
+from sciffusion.metrics.table import Table
 from sciffusion.viz.grid import image_grid, save_grid
 
 
@@ -187,7 +188,8 @@ class ImageDomain(Domain):
     def evaluate(
         self, samples: ImageSamples, denoiser: Denoiser, settings: Mapping[str, Any]
     ) -> Any:
-        from sciffusion.domains.image.metrics import bits_row, evaluate_images
+        from sciffusion.domains.image.bits import bits_row
+        from sciffusion.domains.image.metrics import evaluate_images
 
         train, test = self.data
         label = samples.label if samples.classes else None
@@ -195,5 +197,5 @@ class ImageDomain(Domain):
             samples.x, label, train, test, settings["extractor"], settings["seed"]
         )
         if settings["bits_images"]:
-            table.rows.append(bits_row(denoiser, self, settings))
+            table = Table(table.title, [*table.rows, bits_row(denoiser, self, settings)])
         return table

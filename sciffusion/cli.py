@@ -1,0 +1,23 @@
+"""`sciffusion train|sample|evaluate`: the entry points under one name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = ("train", "sample", "evaluate")
+
+
+def main() -> None:
+    """Hand the rest of the command line to the command."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
+        print(f"usage: sciffusion {'|'.join(COMMANDS)} [name=value ...]   (--help after a command)")
+        sys.exit(0 if asked in ("-h", "--help") else 2)
+    # Lightning starts further processes from sys.argv: they must find the module, not this script.
+    name = sys.argv.pop(1)
+    importlib.import_module(f"sciffusion.{name}").cli()
+
+
+if __name__ == "__main__":
+    main()

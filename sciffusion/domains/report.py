@@ -1,0 +1,64 @@
+"""report.html of a run: curves, samples, a denoising trajectory, the table, the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sciffusion.core.parameterization import times
+from sciffusion.domains.base import load_model
+from sciffusion.domains.sampling import draw
+from sciffusion.io.build import build
+from sciffusion.io.run import Run
+from sciffusion.viz.curves import curves, figure_bytes, read_columns
+from sciffusion.viz.report import Report
+
+FRAMES = 20
+
+
+def trajectory(domain: Any, denoiser: Any, sampler: Any, seed: int, n: int = 10) -> list[Any]:
+    """Pictures of n samples on their way from noise to data, at unit size."""
+    shape, cond = domain.prior_cond(torch.arange(n), {})
+    out = sampler(denoiser, shape, cond, seed, n, trajectory=True)
+    keep = torch.linspace(0, len(out.trajectory) - 1, min(FRAMES, len(out.trajectory))).long()
+    frames = []
+    for k in keep.tolist():
+        c = denoiser.coefficients(out.times[k], out.x.ndim)
+        frames.append(domain.preview(domain.decode(times(1 / c.norm, out.trajectory[k]), cond)))
+    return frames
+
+
+def write_report(run: Run, table: Any = None, samples: int = 100) -> Path:
+    """The page of a run, and RUN/samples/grid.png; returns the picture's path.
+
+    Raises:
+        InputError: the run cannot be read.
+    """
+    domain, denoiser, config = load_model(run.path)
+    sampler = build(config["sampler"])
+    picture = domain.preview(
+        draw(domain, denoiser, sampler, samples, config["seed"], processes=(0, 1))
+    )
+    run.samples.mkdir(exist_ok=True)
+    grid = run.samples / "grid.png"
+    picture.save(grid)
+
+    page = Report(f"{run.path.name}: {domain.name}")
+    if table is not None:
+        page.add_section("Measures").add_table(table)
+    page.add_section("Samples").add_figure(
+        picture, f"Seed {config['seed']}, {type(sampler).__name__} in {sampler.steps} steps."
+    )
+    frames = trajectory(domain, denoiser, sampler, config["seed"])
+    page.add_section("Denoising").add_frames(frames, "From noise to data, shown at unit size.")
+    if run.metrics.exists():
+        columns = read_columns(run.metrics)
+        if len(next(iter(columns.values()), ())) > 1:
+            figure = curves(columns, ["loss"], title="Training loss")
+            page.add_section("Training").add_figure(figure_bytes(figure, "svg"), "Loss by step.")
+    if run.config.exists():
+        page.add_section("Configuration").add_code(run.config.read_text(), "config.yaml")
+    page.write(run.report)
+    return grid

@@ -1,0 +1,57 @@
+"""`python -m sciffusion.evaluate`: measure a run against held-out data and write its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sciffusion.io.command import command, help_for
+from sciffusion.io.config import groups, read_yaml
+from sciffusion.io.run import Run
+from sciffusion.sample import configure, draw_from
+
+USAGE = """
+Measure a run: each figure beside its floor (real data against real data), with n and an interval.
+
+  python -m sciffusion.evaluate run=DIR
+  python -m sciffusion.evaluate run=DIR n=5000 sampler=heun extractor=inception
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw, measure, print, and write metrics.json and report.html into the run.
+
+    Raises:
+        InputError: anything from outside that cannot be used.
+    """
+    config = configure("evaluate", arguments)
+    run = Run(Path(config["run"]))
+    trained = read_yaml(run.config)
+    samples, _, denoiser, _ = draw_from(config)
+
+    from rich.console import Console
+
+    from sciffusion.atomic import atomic_path
+    from sciffusion.domains.base import domain_class
+    from sciffusion.domains.report import write_report
+    from sciffusion.domains.sampling import world_size
+
+    if world_size()[0] > 0:
+        return
+    domain = domain_class(trained["domain"])(data=trained["data"])  # type: ignore[call-arg]
+    table = domain.evaluate(samples, denoiser, config)
+    Console(width=None).print(table.rich())
+    with atomic_path(run.path / "metrics.json") as temporary:
+        temporary.write_text(json.dumps({"settings": config, **table.to_dict()}, indent=1))
+    write_report(run, table)
+    print(f"sciffusion: wrote {run.path / 'metrics.json'} and {run.report}")
+
+
+def cli(arguments: Sequence[str] | None = None) -> None:
+    """The entry point."""
+    command(main, help_for("evaluate", USAGE, groups(), ("sampler", "grid")), arguments)
+
+
+if __name__ == "__main__":
+    cli()
