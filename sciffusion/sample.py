@@ -34,10 +34,10 @@ def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     if not any(a.startswith("run=") for a in rest):
         raise InputError("give the directory of a trained run: run=DIR")
     config = compose(name, rest)
-    if config["sampler"] is None:
+    if config.get("sampler") is None:
         _, stored = load_weights(config["run"])
         config["sampler"] = change({"sampler": stored["sampler"]}, own, "the run")["sampler"]
-    if config["grid"] is not None:
+    if config.get("grid") is not None:
         config["sampler"]["grid"] = config["grid"]
     return config
 

@@ -91,19 +91,20 @@ def main(arguments: Sequence[str]) -> None:
     from sciffusion.atomic import atomic_path
     from sciffusion.domains.base import domain_class
     from sciffusion.domains.report import write_report
-    from sciffusion.training.fit import fit
+    from sciffusion.training.fit import fit, make_module, say
 
     domain = domain_class(config["domain"])(data=config["data"])  # type: ignore[call-arg]
+    module = make_module(domain, config)
     run.make()
     first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
     if first:
         with atomic_path(run.config) as temporary:
             temporary.write_text(to_yaml(config))
-        print(f"sciffusion: run {run.path}", flush=True)
-    stopped = fit(domain, config, run)
+        say(f"run {run.path}")
+    stopped = fit(module, config, run)
     if stopped is None and first and run.weights.exists():
         picture = write_report(run)
-        print(f"sciffusion: {picture} and {run.report} are written", flush=True)
+        say(f"{picture} and {run.report} are written")
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:

@@ -185,7 +185,7 @@ def linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) 
     scale = 1000 / steps
     if scale * beta_end >= 1:
         raise ValueError(
-            f"linear schedule with {steps} steps would end with beta = {scale * beta_end:.3g} >= 1; "
+            f"linear schedule with {steps} steps ends with beta = {scale * beta_end:.3g} >= 1; "
             f"use more than {int(1000 * beta_end)} steps or the cosine schedule"
         )
     return from_betas(

@@ -39,7 +39,12 @@ def prepared(node: dict[str, Any], domain: Domain) -> dict[str, Any]:
     return out
 
 
-def make_module(domain: Domain, config: dict[str, Any], say: Any = print) -> DiffusionModule:
+def say(line: str) -> None:
+    """A line for people."""
+    print(f"sciffusion: {line}", flush=True)
+
+
+def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
     """The module of a configuration; weights follow from its seed.
 
     Raises:
@@ -124,18 +129,13 @@ def make_trainer(
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-def fit(domain: Domain, config: dict[str, Any], run: Run) -> int | None:
+def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None:
     """Train a run from where it stands; returns the signal that stopped it, if one did.
 
     Raises:
         InputError: a checkpoint or weights that cannot be used, a setting that makes no sense.
     """
-    console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        print(f"sciffusion: {line}", flush=True)
-
-    module = make_module(domain, config, say)
+    domain = module.domain
     node, state = config["trainer"], None
     if run.checkpoint.exists():
         state = load_checkpoint(run.checkpoint)
@@ -176,7 +176,7 @@ def fit(domain: Domain, config: dict[str, Any], run: Run) -> int | None:
         )
 
     pictures = Pictures(node["picture_every"], preview, run, logs)
-    trainer = make_trainer(config, left, [book, keeper, pictures, Bar("samples", console)])
+    trainer = make_trainer(config, left, [book, keeper, pictures, Bar("samples", Console(stderr=True))])
     if node["batch_size"] % trainer.world_size:
         raise InputError(
             f"trainer.batch_size={node['batch_size']} does not divide over "

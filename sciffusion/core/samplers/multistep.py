@@ -106,10 +106,12 @@ class DPMSolverPP(Sampler):
 class SDEDPMSolverPP(Sampler):
     """SDE-DPM-Solver++ 2M (Lu et al. 2022, app. A): the reverse SDE with x0 extrapolated.
 
-    Its mean converges with order 2; its covariance, where old noise enters the extrapolation, with
-    order 1.
+    Weak order 2, although old noise enters the extrapolation: along the reverse SDE the posterior
+    mean is a martingale, so its last increment has just the covariance that a step with constant x0
+    leaves out.
     """
 
+    order = 2
     stochastic = True
     needs = "score"
 

@@ -28,7 +28,7 @@ class Churn(Sampler):
         gamma: churn of each step.
         s_min, s_max: churn only where sigma/alpha lies between; with `gamma` given, the level that
             the step goes to is what must exceed s_min, as in AlphaFold 3.
-        noise_scale: of the added noise.
+        noise_scale: of the added noise; the declared order holds at 1, another leaves a bias.
         step_scale: of the ODE step; 1 is the plain solver.
         heun: second order (two calls a step), or Euler.
     """
