@@ -24,13 +24,14 @@ Train a model; a run is a directory, and training it again goes on where it stop
 
   python -m sciffusion.train domain=image                        digits, ready in minutes on a CPU
   python -m sciffusion.train domain=image data=cifar10 data.root=DIR
+  python -m sciffusion.train experiment=cifar10 data.root=DIR    the whole recipe, for a GPU
   python -m sciffusion.train domain=image data=folder data.root=PICTURES data.size=64
   python -m sciffusion.train run=DIR                             resume
   python -m sciffusion.train init=RUN_OR_WEIGHTS data=...        fine-tune
   python -m sciffusion.train trainer=ddp run=DIR                 all GPUs of this machine
 """
 CHOICES = (
-    "domain", "data", "model", "schedule", "parameterization", "loss", "optimizer", "rate",
+    "experiment", "domain", "data", "model", "schedule", "parameterization", "loss", "optimizer", "rate",
     "sampler", "trainer", "logger",
 )  # fmt: skip
 

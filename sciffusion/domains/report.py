@@ -53,11 +53,9 @@ def write_report(run: Run, table: Any = None, samples: int = 100) -> Path:
     )
     frames = trajectory(domain, denoiser, sampler, config["seed"])
     page.add_section("Denoising").add_frames(frames, "From noise to data, shown at unit size.")
-    if run.metrics.exists():
-        columns = read_columns(run.metrics)
-        if len(next(iter(columns.values()), ())) > 1:
-            figure = curves(columns, ["loss"], title="Training loss")
-            page.add_section("Training").add_figure(figure_bytes(figure, "svg"), "Loss by step.")
+    if run.metrics.exists() and len(run.metrics.read_text().splitlines()) > 2:  # two rows: a curve
+        figure = curves(read_columns(run.metrics), ["loss"], title="Training loss")
+        page.add_section("Training").add_figure(figure_bytes(figure, "svg"), "Loss by step.")
     if run.config.exists():
         page.add_section("Configuration").add_code(run.config.read_text(), "config.yaml")
     page.write(run.report)

@@ -160,7 +160,9 @@ class Bar(L.Callback):
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} " + self.unit + "/s"),
+            TextColumn(
+                "loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} " + self.unit + "/s"
+            ),
             TimeRemainingColumn(),
             console=self.console,
         )

@@ -176,7 +176,9 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
         )
 
     pictures = Pictures(node["picture_every"], preview, run, logs)
-    trainer = make_trainer(config, left, [book, keeper, pictures, Bar("samples", Console(stderr=True))])
+    trainer = make_trainer(
+        config, left, [book, keeper, pictures, Bar("samples", Console(stderr=True))]
+    )
     if node["batch_size"] % trainer.world_size:
         raise InputError(
             f"trainer.batch_size={node['batch_size']} does not divide over "

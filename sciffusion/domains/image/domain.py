@@ -152,7 +152,9 @@ class ImageDomain(Domain):
             return names.index(str(label))
         if str(label).isdigit() and int(label) < len(names):
             return int(label)
-        raise InputError(f"label={label} is no class of this model; its classes: {', '.join(names)}")
+        raise InputError(
+            f"label={label} is no class of this model; its classes: {', '.join(names)}"
+        )
 
     def decode(self, x0: Float[Tensor, "n c h w"], cond: Cond) -> ImageSamples:
         label = cond.condition.get("label", torch.full((len(x0),), -1))

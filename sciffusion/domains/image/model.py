@@ -8,6 +8,7 @@ Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", appendi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -233,3 +234,26 @@ class UNet(nn.Module):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = stage(h, films.pop())
         return self.conv_out(F.silu(self.norm_out(h))).contiguous()
+
+
+def unet_for_size(in_channels: int, image_size: int, **given: Any) -> UNet:
+    """A U-Net that suits the images: small for 8 to 16 pixels, deeper and wider above.
+
+    Args:
+        in_channels, image_size: of the images.
+        given: any other argument of `UNet`; what is not None wins over the choice made here.
+
+    Raises:
+        ValueError: a size that does not halve as often as it must.
+    """
+    given = {k: v for k, v in given.items() if v is not None}
+    if image_size <= 16:
+        chosen: dict[str, Any] = {"channels": 24, "channel_mult": (1, 2), "blocks": 1}
+    elif image_size < 64:
+        chosen = {"channels": 64, "channel_mult": (1, 2, 2), "blocks": 2}
+    else:
+        chosen = {"channels": 64, "channel_mult": (1, 2, 3, 4), "blocks": 2}
+    chosen |= given
+    chosen.setdefault("attention_levels", (len(chosen["channel_mult"]) - 1,))
+    chosen.setdefault("head_channels", min(64, chosen["channels"]))
+    return UNet(in_channels, image_size, **chosen)
