@@ -14,9 +14,8 @@ def main() -> None:
         asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
         print(f"usage: sciffusion {'|'.join(COMMANDS)} [name=value ...]   (--help after a command)")
         sys.exit(0 if asked in ("-h", "--help") else 2)
-    # Lightning starts further processes from sys.argv: they must find the module, not this script.
-    name = sys.argv.pop(1)
-    importlib.import_module(f"sciffusion.{name}").cli()
+    # sys.argv stays as it is: Lightning starts the other processes of a training from it.
+    importlib.import_module(f"sciffusion.{sys.argv[1]}").cli(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str]) -> None:
         return
     domain = domain_class(trained["domain"])(data=trained["data"])  # type: ignore[call-arg]
     table = domain.evaluate(samples, denoiser, config)
-    Console(width=None).print(table.rich())
+    console = Console()
+    console.width = max(console.width, 140)  # notes need room; narrower terminals wrap
+    console.print(table.rich())
     with atomic_path(run.path / "metrics.json") as temporary:
         temporary.write_text(json.dumps({"settings": config, **table.to_dict()}, indent=1))
     write_report(run, table)

@@ -9,7 +9,7 @@ from typing import Any
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
 from sciffusion.io.config import change, compose, groups
-from sciffusion.io.run import Run
+from sciffusion.io.run import Run, load_shared
 
 USAGE = """
 Draw samples from a run; sample i of a seed is the same in any batch and on any number of processes.
@@ -26,8 +26,6 @@ def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: unknown settings, or no run.
     """
-    from sciffusion.io.run import load_weights
-
     named = any(a.startswith("sampler=") for a in arguments)
     own = [a for a in arguments if a.startswith("sampler.") and not named]
     rest = [a for a in arguments if a not in own]
@@ -35,8 +33,8 @@ def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
         raise InputError("give the directory of a trained run: run=DIR")
     config = compose(name, rest)
     if config.get("sampler") is None:
-        _, stored = load_weights(config["run"])
-        config["sampler"] = change({"sampler": stored["sampler"]}, own, "the run")["sampler"]
+        stored = {"sampler": load_shared(config["run"])["sampler"]}
+        config["sampler"] = change(stored, own, "the run")["sampler"]
     if config.get("grid") is not None:
         config["sampler"]["grid"] = config["grid"]
     return config

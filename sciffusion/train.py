@@ -15,7 +15,6 @@ from sciffusion.io.config import (
     groups,
     read_yaml,
     split_overrides,
-    to_yaml,
 )
 from sciffusion.io.run import Run
 
@@ -24,24 +23,26 @@ Train a model; a run is a directory, and training it again goes on where it stop
 
   python -m sciffusion.train domain=image                        digits, ready in minutes on a CPU
   python -m sciffusion.train domain=image data=cifar10 data.root=DIR
-  python -m sciffusion.train experiment=cifar10 data.root=DIR    the whole recipe, for a GPU
+  python -m sciffusion.train experiment=cifar10 data.root=DIR    the whole recipe, on a GPU
   python -m sciffusion.train domain=image data=folder data.root=PICTURES data.size=64
   python -m sciffusion.train run=DIR                             resume
   python -m sciffusion.train init=RUN_OR_WEIGHTS data=...        fine-tune
   python -m sciffusion.train trainer=ddp run=DIR                 all GPUs of this machine
 """
 CHOICES = (
-    "experiment", "domain", "data", "model", "schedule", "parameterization", "loss", "optimizer", "rate",
-    "sampler", "trainer", "logger",
+    "experiment", "domain", "data", "model", "schedule", "parameterization", "loss", "optimizer",
+    "rate", "sampler", "trainer", "logger",
 )  # fmt: skip
+FREE = ("run", "trainer", "logger")
+"""What a resumed run may choose anew: it says how to train, not what."""
 
 
 def _fresh(config: dict[str, Any]) -> Path:
-    """A new directory under runs/; all processes of one training agree on it."""
-    if "SCIFFUSION_RUN" in os.environ:
+    """A new directory under runs/; processes that Lightning starts take over the first one's."""
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0 and "SCIFFUSION_RUN" in os.environ:
         return Path(os.environ["SCIFFUSION_RUN"])
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError("under torchrun name the run's directory: run=DIR")
+    if "TORCHELASTIC_RUN_ID" in os.environ or config["trainer"]["nodes"] > 1:
+        raise InputError("with several machines or torchrun name the run's directory: run=DIR")
     name = f"{config['domain']}-{config['data'].get('name') or 'data'}"
     number = 1
     while (path := Path("runs") / f"{name}-{number}").exists():
@@ -50,35 +51,44 @@ def _fresh(config: dict[str, Any]) -> Path:
     return path
 
 
+def _difference(ours: Any, theirs: Any, name: str = "") -> str | None:
+    """The first setting in which two configurations differ."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return None if ours == theirs else name
+    for key in [*ours, *(k for k in theirs if k not in ours)]:
+        if found := _difference(ours.get(key), theirs.get(key), f"{name}.{key}".lstrip(".")):
+            return found
+    return None
+
+
 def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], Run]:
     """(configuration, run) of a command line: a new run, or an old one to go on with.
+
+    An old run goes on with its own configuration, with single values changed where they are given.
+    The command that began it resumes it too.
 
     Raises:
         InputError: unknown settings, or choices that would make an old run another one.
     """
     named = [a.partition("=")[2] for a in arguments if a.startswith("run=")]
     old = Run(Path(named[-1])) if named and named[-1] not in ("", "null") else None
-    if old is not None and old.config.exists():
-        choices, values = split_overrides([a for a in arguments if not a.startswith("run=")])
-        config = read_yaml(old.config)
-        same = [c for c in choices if c == f"domain={config['domain']}"]
-        if len(choices) > len(same) and not _first_start(old):
-            wrong = next(c for c in choices if c not in same)
-            raise InputError(
-                f"{wrong}: the run {old.path} exists with choices of its own; resume it without, or "
-                "start another with run=NEW init=" + str(old.path)
-            )
-        if not _first_start(old):
-            return change(config, values, str(old.config)), old
+    stored = read_yaml(old.config) if old is not None and old.config.exists() else None
+    if stored is not None:
+        rest = [a for a in arguments if not a.startswith("run=")]
+        choices, values = split_overrides([a for a in rest if a != f"domain={stored['domain']}"])
+        if not choices:
+            return change(stored, values, str(old.config)) | {"run": str(old.path)}, old
     config = compose("train", arguments)
     run = old or Run(_fresh(config))
     config["run"] = str(run.path)
+    if stored is not None and run.checkpoint.exists():
+        what = [{k: v for k, v in c.items() if k not in FREE} for c in (config, stored)]
+        if name := _difference(*what):
+            raise InputError(
+                f"{' '.join(choices)}: {name} would differ from that of the run {run.path}; resume "
+                f"it with run={run.path} alone, or start another with run=NEW init={run.path}"
+            )
     return config, run
-
-
-def _first_start(run: Run) -> bool:
-    """The run was begun but never saved, or is being begun by the first of our processes."""
-    return not run.checkpoint.exists()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -89,21 +99,16 @@ def main(arguments: Sequence[str]) -> None:
     """
     config, run = configure(arguments)
 
-    from sciffusion.atomic import atomic_path
     from sciffusion.domains.base import domain_class
     from sciffusion.domains.report import write_report
-    from sciffusion.training.fit import fit, make_module, say
+    from sciffusion.training.fit import first_process, fit, make_module, say
 
     domain = domain_class(config["domain"])(data=config["data"])  # type: ignore[call-arg]
     module = make_module(domain, config)
     run.make()
-    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
-    if first:
-        with atomic_path(run.config) as temporary:
-            temporary.write_text(to_yaml(config))
-        say(f"run {run.path}")
+    say(f"run {run.path}")
     stopped = fit(module, config, run)
-    if stopped is None and first and run.weights.exists():
+    if stopped is None and first_process() and run.weights.exists():
         picture = write_report(run)
         say(f"{picture} and {run.report} are written")
 

@@ -87,7 +87,7 @@ class BetaMixture(TimeDistribution):
             raise ValueError("a Beta mixture needs a >= 0.5 and b >= 0.5")
         # x = sin^2(theta) takes the end-point singularities out of the density.
         theta = torch.linspace(0, math.pi / 2, 8193, dtype=torch.float64)
-        self._x, cdf = theta.sin() ** 2, torch.zeros_like(theta)
+        self._theta, cdf = theta, torch.zeros_like(theta)
         for w, a, b in components:
             density = theta.sin() ** (2 * a - 1) * theta.cos() ** (2 * b - 1)
             total = torch.cat([theta.new_zeros(1), torch.cumulative_trapezoid(density, theta)])
@@ -95,12 +95,12 @@ class BetaMixture(TimeDistribution):
         self._cdf = cdf
 
     def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
-        x, cdf = self._x.to(u.device), self._cdf.to(u.device)
+        theta, cdf = self._theta.to(u.device), self._cdf.to(u.device)
         # t = 1 - x falls with x, so the quantile of t at u is that of x at 1 - u.
         target = (1 - u).contiguous()
         k = torch.searchsorted(cdf, target).clamp(1, len(cdf) - 1)
         share = (target - cdf[k - 1]) / (cdf[k] - cdf[k - 1]).clamp_min(1e-300)
-        return 1 - (x[k - 1] + share * (x[k] - x[k - 1]))
+        return (theta[k - 1] + share * (theta[k] - theta[k - 1])).cos() ** 2
 
 
 class Stratified(TimeDistribution):

@@ -1,4 +1,4 @@
-"""The order of the data is a function of (seed, position): resume and any number of processes agree.
+"""The order of the data is a function of (seed, position): resumed and parallel runs agree.
 
 Position p of the training stream is record perm_(p // n)[p % n], a fresh permutation for each pass.
 Step k of a global batch of B takes positions kB, ..., kB + B - 1; a process takes its slice.

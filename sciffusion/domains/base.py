@@ -7,6 +7,7 @@ know it only through this class. Adding one adds a folder, a config and a line i
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from sciffusion.core.rng import Rng
 from sciffusion.core.spaces import Euclidean, Space
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
-from sciffusion.io.run import load_into, load_weights
+from sciffusion.io.run import load_into, load_shared, load_tensors
 
 Batch = dict[str, Tensor]
 
@@ -128,24 +129,28 @@ def load_model(path: str | Path) -> tuple[Domain, NetworkDenoiser, dict[str, Any
     Raises:
         InputError: the files cannot be used; the line says which and why.
     """
-    tensors, config = load_weights(path)
+    config = load_shared(path)
+    tensors = load_tensors(path)
     try:
         domain: Domain = domain_class(config["domain"])(facts=config["facts"])  # type: ignore[call-arg]
         denoiser = build_denoiser(domain, config)
-    except KeyError as error:
-        raise InputError(f"config.json of {path} lacks {error}: copy it again") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"config.json of {path} is garbled ({error}): copy it again") from error
     load_into(denoiser.network, tensors, str(path))
     return domain, denoiser.eval(), config
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The GPU where there is one.
+    """This process's GPU where there is one.
 
     Raises:
         InputError: a device that PyTorch does not know or this machine has not.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        process = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", process % torch.cuda.device_count())
     try:
         torch.empty(0, device=name)
         return torch.device(name)

@@ -18,7 +18,7 @@ from sciffusion.viz.report import Report
 FRAMES = 20
 
 
-def trajectory(domain: Any, denoiser: Any, sampler: Any, seed: int, n: int = 10) -> list[Any]:
+def trajectory(domain: Any, denoiser: Any, sampler: Any, seed: int, n: int = 40) -> list[Any]:
     """Pictures of n samples on their way from noise to data, at unit size."""
     shape, cond = domain.prior_cond(torch.arange(n), {})
     out = sampler(denoiser, shape, cond, seed, n, trajectory=True)

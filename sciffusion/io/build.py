@@ -1,28 +1,41 @@
 """One function builds every object from plain data with `_target_`s.
 
-Only `sciffusion.`, `torch.` and `lightning.` names are built, so a configuration that came with
-somebody's weights cannot name anything else.
+A configuration may have come with somebody's weights, so it can name only classes and functions
+that are defined where networks, schedules, data sources and optimizers are. Whatever else those
+modules have imported, such as `os`, is out of its reach.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from sciffusion.errors import InputError
 
-ALLOWED = ("sciffusion.", "torch.nn.", "torch.optim.", "lightning.")
+ALLOWED = re.compile(
+    r"(sciffusion\.(core|nn|training|domains\.\w+\.(?!domain\b))|torch\.(nn|optim))\b"
+)
+"""Modules whose own classes and functions may be built."""
+WHERE = "sciffusion.core, .nn, .training and .domains.NAME, torch.nn and torch.optim"
 
 
 def locate(target: str) -> Any:
-    """The object that a dotted name means.
+    """The class or function that a dotted name means.
 
     Raises:
         InputError: the name is outside what may be built, or does not exist.
     """
-    if not target.startswith(ALLOWED):
-        raise InputError(f"_target_ {target!r} is not allowed: it must begin with one of {ALLOWED}")
+    found = _find(target) if target.startswith(("sciffusion.", "torch.")) else None
+    buildable = inspect.isclass(found) or inspect.isfunction(found)
+    if not buildable or not ALLOWED.match(found.__module__):
+        raise InputError(f"_target_ {target!r} may not be built: name a class of {WHERE}")
+    return found
+
+
+def _find(target: str) -> Any:
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         try:
@@ -33,9 +46,11 @@ def locate(target: str) -> Any:
             continue
         for name in parts[cut:]:
             if not hasattr(found, name):
-                raise InputError(f"_target_ {target!r} does not exist: check its spelling")
+                break
             found = getattr(found, name)
-        return found
+        else:
+            return found
+        break
     raise InputError(f"_target_ {target!r} does not exist: check its spelling")
 
 

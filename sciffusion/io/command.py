@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from sciffusion.atomic import MENDS
 from sciffusion.errors import InputError
 
 # Before PyTorch starts its threads: threads that spin while they wait slow small networks down
@@ -32,6 +33,12 @@ def command(
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in MENDS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"sciffusion: {error.strerror}{where}; {MENDS[error.errno]}", file=sys.stderr)
+        sys.exit(2)
 
 
 def help_for(program: str, usage: str, groups: dict[str, list[str]], only: Sequence[str]) -> str:

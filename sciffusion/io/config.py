@@ -18,6 +18,15 @@ from sciffusion import resources
 from sciffusion.errors import InputError
 
 
+OPTIONAL = ("experiment", "grid", "logger")
+"""Groups of which none may be chosen."""
+TEXT = ("run", "out", "init", "root", "path")
+"""Settings that are text even where they look like numbers."""
+FREE = ("devices", "label")
+"""Settings of more than one kind: trainer.devices=2, auto or [0,1]."""
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?', or the known words where nothing is near."""
     known = sorted(known)
@@ -59,7 +68,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not equals:
             raise InputError(f"argument {argument!r} is not name=value; see --help")
         if bare in known and re.fullmatch(r"[\w./-]*", value):
-            if value not in known[bare] and value != "null":
+            if value not in known[bare] and not (value == "null" and bare in OPTIONAL):
                 raise InputError(
                     f"{bare}={value}: there is no such {bare}{suggestion(value, known[bare])}"
                 )
@@ -85,10 +94,42 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
                 if not key.startswith(("+", "~")) and key not in known:
                     options = [*known, *groups()]
                     raise InputError(f"unknown setting {key!r}{suggestion(key, options)}")
-            return plain(hydra_compose(name, overrides=[*choices, *values]))
+            return typed(plain(hydra_compose(name, overrides=[*choices, *values])), base)
         except (HydraException, OmegaConfBaseException) as error:
             text = " ".join(str(error).split())
             raise InputError(f"configuration: {text[:300]}") from error
+
+
+def typed(value: Any, like: Any, name: str = "") -> Any:
+    """A setting, checked to be of the kind of the one it replaces.
+
+    Raises:
+        InputError: it is of another kind; the line says which was expected.
+    """
+    key = name.rpartition(".")[2]
+    if isinstance(like, dict) and isinstance(value, dict):
+        if value.get("_target_") != like.get("_target_"):
+            return value
+        if "_target_" not in like and key != "logger" and (gone := like.keys() - value.keys()):
+            raise InputError(f"setting {name}.{min(gone)} cannot be removed")
+        return {k: typed(v, like.get(k), f"{name}.{k}".lstrip(".")) for k, v in value.items()}
+    if key in TEXT:
+        return None if value is None else str(value)
+    part = isinstance(like, dict) and "_target_" in like
+    if like is None or key in FREE or (part and value is None):
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(like, str) and (number or isinstance(value, str)):
+        return str(value)
+    if type(like) is float and number:
+        return value
+    if type(like) is int and number and float(value).is_integer():
+        return int(value)
+    if type(like) is type(value):
+        return value
+    kind = KINDS.get(type(like), "a list" if isinstance(like, list) else "a group of settings")
+    shown = "null" if value is None else value
+    raise InputError(f"{name}={shown}: this must be {kind}")
 
 
 def plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
@@ -114,7 +155,7 @@ def change(config: dict[str, Any], values: Sequence[str], where: str) -> dict[st
     except Exception as error:
         raise InputError(f"cannot read {' '.join(values)}: {error}") from error
     assert isinstance(merged, DictConfig)
-    return plain(merged)
+    return typed(plain(merged), config)
 
 
 def to_yaml(config: dict[str, Any]) -> str:

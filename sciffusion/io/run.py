@@ -10,20 +10,28 @@ samples/, report.html, metrics.json
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sciffusion.atomic import atomic_path
 from sciffusion.errors import InputError
 
+if TYPE_CHECKING:  # imported where it is used, so that --help and a wrong word answer at once
+    from torch import Tensor, nn
+
 FORMAT = 1
+SHARED = {
+    "domain": str,
+    "facts": dict,
+    "model": dict,
+    "schedule": dict,
+    "parameterization": dict,
+    "sampler": dict,
+    "seed": int,
+}
+"""What config.json must hold."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,15 @@ class Run:
             raise InputError(
                 f"cannot make the directory {self.path}: {error.strerror}; choose another path"
             ) from error
+        if not os.access(self.path, os.W_OK):
+            raise InputError(f"cannot write to {self.path}: choose a place you may write to")
         return self
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Plain data and tensors, whole or not at all."""
+    import torch
+
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
@@ -92,6 +104,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, truncated, or not one of ours.
     """
+    import torch
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -108,45 +122,68 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def save_weights(folder: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
     """model.safetensors and the config.json that says how to build its network."""
+    from safetensors.torch import save
+
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with atomic_path(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(save_tensors(tensors, metadata={"format": "sciffusion"}))
+        temporary.write_bytes(save(tensors, metadata={"format": "sciffusion"}))
     with atomic_path(folder / "config.json") as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, **config}, indent=1))
 
 
-def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(weights, config) of a run's directory or of a .safetensors file with config.json beside it.
+def _weights_path(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path / "model.safetensors"
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a run's directory or of a .safetensors file.
 
     Raises:
-        InputError: missing, truncated or foreign files; the line says which and what to do.
+        InputError: missing, truncated or foreign.
     """
-    path = Path(path)
-    weights = path if path.suffix == ".safetensors" else path / "model.safetensors"
-    config_path = weights.with_name("config.json")
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    weights = _weights_path(path)
     if not weights.exists():
         raise InputError(
             f"there are no weights in {path} (no {weights.name}): give a run that was trained"
         )
     try:
-        tensors = load_tensors(weights.read_bytes())
+        return load(weights.read_bytes())
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{weights} is not a readable safetensors file ({error}): it is truncated or foreign; "
             "copy or train it again"
         ) from error
+
+
+def load_shared(path: str | Path) -> dict[str, Any]:
+    """The config.json beside the weights of `load_tensors`.
+
+    Raises:
+        InputError: missing, garbled or foreign.
+    """
+    weights = _weights_path(path)
+    file = weights.with_name("config.json")
     try:
-        config = json.loads(config_path.read_text())
+        config = json.loads(file.read_text())
     except FileNotFoundError:
-        raise InputError(f"{config_path} is missing: copy it beside {weights.name}") from None
+        if not weights.exists():
+            raise InputError(f"{path} is no trained run: it has no {weights.name}") from None
+        raise InputError(f"{file} is missing: copy it beside {weights.name}") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{config_path} is not readable JSON ({error}): copy it again") from error
+        raise InputError(f"{file} is not readable JSON ({error}): copy it again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{config_path} was not made by this version of sciffusion")
-    return tensors, config
+        raise InputError(f"{file} was not made by this version of sciffusion")
+    for key, kind in SHARED.items():
+        if not isinstance(config.get(key), kind):
+            raise InputError(f"{file} has no valid {key!r}: copy it again")
+    return config
 
 
-def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Weights into a network.
 
     Raises:

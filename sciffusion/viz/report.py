@@ -49,7 +49,7 @@ STYLE = """
   --line: #363c44; --wash: #1f242a; --accent: #62b5e5; } }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+main { max-width: 74rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.5rem; }
 h2 { font-size: 1.25rem; margin: 2.4rem 0 .7rem; padding-bottom: .25rem;
   border-bottom: 1px solid var(--line); }

@@ -119,7 +119,8 @@ def test_dpmpp_2m(x):
     for t in index:
         eps = Network()(theirs[-1], None, None)
         theirs.append(scheduler.step(eps, t, theirs[-1]).prev_sample)
-    close(run.trajectory, theirs, 1e-10)
+    # Their step rounds the sample to float32, whatever it is given.
+    close(run.trajectory, theirs, 1e-6)
 
 
 def test_heun_on_karras_sigmas(x):
@@ -148,7 +149,7 @@ def test_heun_on_karras_sigmas(x):
     for i, t in enumerate(scheduler.timesteps):
         eps = Network()(scheduler.scale_model_input(y, t), None, None)
         y = scheduler.step(eps, t, y).prev_sample
-        if i % 2 == 0 and i == len(scheduler.timesteps) - 1 or i % 2 == 1:
+        if i % 2 == 1 or i == len(scheduler.timesteps) - 1:
             theirs.append(y)
     close(run.trajectory, theirs, 1e-5)
 
