@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sciffusion.io.command import command, help_for
-from sciffusion.io.config import groups, read_yaml
+from sciffusion.io.config import groups, read_yaml, to_yaml
 from sciffusion.io.run import Run
 from sciffusion.sample import configure, draw_from
 
@@ -28,24 +28,29 @@ def main(arguments: Sequence[str]) -> None:
     config = configure("evaluate", arguments)
     run = Run(Path(config["run"]))
     trained = read_yaml(run.config)
+
+    from sciffusion.domains.base import domain_class
+
+    # The data first: where they are gone, nothing need be drawn to say so.
+    domain = domain_class(trained["domain"])(data=trained["data"])  # type: ignore[call-arg]
     samples, _, denoiser, _ = draw_from(config)
 
     from rich.console import Console
 
     from sciffusion.atomic import atomic_path
-    from sciffusion.domains.base import domain_class
     from sciffusion.domains.report import write_report
     from sciffusion.domains.sampling import world_size
 
     if world_size()[0] > 0:
         return
-    domain = domain_class(trained["domain"])(data=trained["data"])  # type: ignore[call-arg]
     table = domain.evaluate(samples, denoiser, config)
     console = Console()
     console.width = max(console.width, 140)  # notes need room; narrower terminals wrap
     console.print(table.rich())
     with atomic_path(run.path / "metrics.json") as temporary:
-        temporary.write_text(json.dumps({"settings": config, **table.to_dict()}, indent=1))
+        settings = to_yaml(config)  # JSON has no word for an infinite guidance interval
+        content = {"settings": settings, **table.to_dict()}
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
     write_report(run, table)
     print(f"sciffusion: wrote {run.path / 'metrics.json'} and {run.report}")
 

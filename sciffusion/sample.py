@@ -32,9 +32,9 @@ def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     if not any(a.startswith("run=") for a in rest):
         raise InputError("give the directory of a trained run: run=DIR")
     config = compose(name, rest)
+    stored = load_shared(config["run"])
     if config.get("sampler") is None:
-        stored = {"sampler": load_shared(config["run"])["sampler"]}
-        config["sampler"] = change(stored, own, "the run")["sampler"]
+        config["sampler"] = change({"sampler": stored["sampler"]}, own, "the run")["sampler"]
     if config.get("grid") is not None:
         config["sampler"]["grid"] = config["grid"]
     return config
@@ -83,7 +83,9 @@ def main(arguments: Sequence[str]) -> None:
         InputError: anything from outside that cannot be used.
     """
     config = configure("sample", arguments)
-    out = Run(Path(config["out"] or Run(Path(config["run"])).samples)).make()
+    source = Path(config["run"])
+    home = source.parent if source.suffix == ".safetensors" else source
+    out = Run(Path(config["out"] or home / "samples")).make()
     samples, domain, *_ = draw_from(config)
 
     from sciffusion.domains.sampling import world_size

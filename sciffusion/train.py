@@ -105,8 +105,6 @@ def main(arguments: Sequence[str]) -> None:
 
     domain = domain_class(config["domain"])(data=config["data"])  # type: ignore[call-arg]
     module = make_module(domain, config)
-    run.make()
-    say(f"run {run.path}")
     stopped = fit(module, config, run)
     if stopped is None and first_process() and run.weights.exists():
         picture = write_report(run)

@@ -20,7 +20,7 @@ from sciffusion.core.rng import Rng
 class Ordered(Dataset):
     """A gatherable data set seen through the training stream.
 
-    Batches gain "step" (b,) and "place" (b,), the place in the global batch.
+    Batches gain "place" (b,), the place in the global batch.
     """
 
     def __init__(self, dataset: Any, seed: int, batch_size: int) -> None:
@@ -48,7 +48,7 @@ class Ordered(Dataset):
         for e in epoch.unique().tolist():
             rows[epoch == e] = self._permutation(e)[within[epoch == e]]
         batch: dict[str, Tensor] = self.dataset.gather(rows)
-        return batch | {"step": p // self.batch_size, "place": p % self.batch_size}
+        return batch | {"place": p % self.batch_size}
 
 
 class Steps(Sampler[list[int]]):

@@ -13,6 +13,7 @@ from sciffusion.domains.sampling import draw
 from sciffusion.io.build import build
 from sciffusion.io.run import Run
 from sciffusion.viz.curves import curves, figure_bytes, read_columns
+from sciffusion.viz.grid import save_grid
 from sciffusion.viz.report import Report
 
 FRAMES = 20
@@ -41,9 +42,7 @@ def write_report(run: Run, table: Any = None, samples: int = 100) -> Path:
     picture = domain.preview(
         draw(domain, denoiser, sampler, samples, config["seed"], processes=(0, 1))
     )
-    run.samples.mkdir(exist_ok=True)
-    grid = run.samples / "grid.png"
-    picture.save(grid)
+    grid = save_grid(run.samples / "grid.png", picture)
 
     page = Report(f"{run.path.name}: {domain.name}")
     if table is not None:

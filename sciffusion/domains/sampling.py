@@ -46,25 +46,46 @@ def draw(
     if n < 1 or batch < 1:
         raise InputError(f"n={n} and batch={batch} must be at least 1")
     if guidance != 1:
-        denoiser = ClassifierFree(denoiser, guidance, guidance_interval)
+        try:
+            denoiser = ClassifierFree(denoiser, guidance, guidance_interval)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    check(sampler, denoiser)
     rank, world = processes or world_size()
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float32)
     mine = torch.arange(n)[rank::world]
     parts = []
     for index in mine.split(batch):
         shape, cond = domain.prior_cond(index, request or {})
-        try:
-            out = sampler(
-                denoiser, shape, cond.to(device), seed, index=index, dtype=dtype, device=device
-            )
-        except TypeError as error:
-            raise InputError(str(error)) from error
+        if guidance != 1 and not cond.condition:
+            raise InputError(f"guidance={guidance:g}: this model was trained without a condition")
+        out = sampler(
+            denoiser, shape, cond.to(device), seed, index=index, dtype=dtype, device=device
+        )
         parts.append(domain.decode(out.x.cpu(), cond))
         if progress is not None:
             progress(len(index) * world)
     if world == 1:
         return domain.join(parts)
     return _gathered(domain, parts, mine, n, world)
+
+
+def check(sampler: Sampler, denoiser: Denoiser) -> None:
+    """Refuse a sampler that cannot draw from this denoiser, before any work is done.
+
+    Raises:
+        InputError: what it needs is not given, or its grid does not fit the schedule.
+    """
+    learned = any(getattr(part, "learned_variance", False) for part in denoiser.modules())
+    if getattr(sampler, "variance", None) == "learned" and not learned:
+        raise InputError(
+            "sampler.variance=learned needs a model trained with learned_variance=true: use small"
+        )
+    try:
+        sampler.check(denoiser)
+        sampler.grid(sampler.steps, denoiser.schedule)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 def world_size() -> tuple[int, int]:
@@ -75,10 +96,10 @@ def world_size() -> tuple[int, int]:
 def _gathered(domain: Domain, parts: list[Any], mine: torch.Tensor, n: int, world: int) -> Any:
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
+    dist.init_process_group("gloo")
     everyone: list[Any] = [None] * world
     dist.all_gather_object(everyone, (mine, domain.join(parts) if parts else None))
+    dist.destroy_process_group()
     present = [(index, part) for index, part in everyone if part is not None]
     order = torch.cat([index for index, _ in present]).argsort()
     return domain.join([part for _, part in present])[order]

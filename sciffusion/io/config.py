@@ -122,7 +122,7 @@ def typed(value: Any, like: Any, name: str = "") -> Any:
     if isinstance(like, str) and (number or isinstance(value, str)):
         return str(value)
     if type(like) is float and number:
-        return value
+        return float(value)
     if type(like) is int and number and float(value).is_integer():
         return int(value)
     if type(like) is type(value):

@@ -68,7 +68,9 @@ def check_space_conformance(
 
     square = (flat @ precision * flat).sum(1)
     expected = -0.5 * (square + dim * math.log(2 * math.pi) + log_det)
-    _assert_close(space.log_prob(z, batch), expected, f"{name}.log_prob is not its Gaussian's", 1e-8)
+    _assert_close(
+        space.log_prob(z, batch), expected, f"{name}.log_prob is not its Gaussian's", 1e-8
+    )
     whitened = space.mean(z * space.precision(z, batch), batch)
     _assert_close(whitened, square / dim, f"{name}.mean does not divide by dim", 1e-8)
     assert abs(float(whitened.mean()) - 1) < 6 * (2 / (dim * draws)) ** 0.5, f"{name}: chi-square"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -14,9 +15,13 @@ import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sciffusion.atomic import atomic_path
+from sciffusion.errors import InputError
+from sciffusion.io.config import to_yaml
 from sciffusion.io.run import FORMAT, Run, save_checkpoint, save_weights
 from sciffusion.training.logs import Log
 from sciffusion.training.module import DiffusionModule
+from sciffusion.viz.grid import save_grid
 
 
 def _agreed(value: bool) -> bool:
@@ -26,7 +31,7 @@ def _agreed(value: bool) -> bool:
     flag = torch.tensor(float(value))
     if dist.get_backend() == "nccl":
         flag = flag.cuda()
-    dist.all_reduce(flag)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag > 0)
 
 
@@ -57,11 +62,20 @@ class Logging(L.Callback):
                     log.row(module.done, values)
 
     def collect(self) -> dict[str, float]:
-        """The running sums."""
+        """The running sums.
+
+        Raises:
+            InputError: the loss is no number any more; what was saved before stays.
+        """
         for k in self.sums:
             for outputs in self._kept:
                 self.sums[k] += float(outputs[k])
         self._kept.clear()
+        if not math.isfinite(sum(self.sums.values())):
+            raise InputError(
+                "the loss is not a number any more: lower rate.lr, or raise rate.warmup, and train "
+                f"run={self.run.path} again, from its last checkpoint"
+            )
         return self.sums
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -74,10 +88,22 @@ class Checkpoints(L.Callback):
     """last.ckpt and the EMA weights every `seconds`, at the end, and when asked to stop.
 
     SIGTERM and Ctrl-C finish the step, save and end the training; a kill loses at most `seconds`.
+
+    Args:
+        config: of the run; it is written once everything else has been found in order.
+        shared: the part of it that goes with the weights.
     """
 
-    def __init__(self, run: Run, config: dict[str, Any], logging: Logging, seconds: float) -> None:
-        self.run, self.config, self.logging, self.seconds = run, config, logging, seconds
+    def __init__(
+        self,
+        run: Run,
+        config: dict[str, Any],
+        shared: dict[str, Any],
+        logging: Logging,
+        seconds: float,
+    ) -> None:
+        self.run, self.config, self.shared = run, config, shared
+        self.logging, self.seconds = logging, seconds
         self.stopped_by: int | None = None
         self._asked: int | None = None
         self._handlers: dict[int, Any] = {}
@@ -86,6 +112,9 @@ class Checkpoints(L.Callback):
         self._last = time.monotonic()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._handlers[number] = signal.signal(number, self._ask)
+        if trainer.is_global_zero:
+            with atomic_path(self.run.config) as temporary:
+                temporary.write_text(to_yaml(self.config))
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._asked is not None and number == signal.SIGINT:  # twice means now
@@ -117,7 +146,7 @@ class Checkpoints(L.Callback):
         if trainer.is_global_zero:
             state = module.state() | {"format": FORMAT, "log_sums": dict(sums)}
             save_checkpoint(self.run.checkpoint, state)
-            save_weights(self.run.path, module.ema.shadow, self.config)
+            save_weights(self.run.path, module.ema.shadow, self.shared)
         self._last = time.monotonic()
 
 
@@ -137,8 +166,7 @@ class Pictures(L.Callback):
             module.eval()
             image = self.make()
             module.train()
-        self.run.samples.mkdir(exist_ok=True)
-        image.save(self.run.samples / f"step_{module.done:07d}.png")
+        save_grid(self.run.samples / f"step_{module.done:07d}.png", image)
         for log in self.logs:
             log.picture(module.done, image)
 

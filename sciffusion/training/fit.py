@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,10 +16,10 @@ from rich.console import Console
 
 from sciffusion.data.order import Steps, loader
 from sciffusion.domains.base import Domain, build_denoiser
-from sciffusion.domains.sampling import draw
+from sciffusion.domains.sampling import check, draw
 from sciffusion.errors import InputError
 from sciffusion.io.build import build, locate
-from sciffusion.io.run import Run, load_checkpoint, load_into, load_weights
+from sciffusion.io.run import Run, load_checkpoint, load_into, load_tensors
 from sciffusion.training.callbacks import Bar, Checkpoints, Logging, Pictures
 from sciffusion.training.module import DiffusionModule
 
@@ -39,9 +41,15 @@ def prepared(node: dict[str, Any], domain: Domain) -> dict[str, Any]:
     return out
 
 
+def first_process() -> bool:
+    """Whether this process speaks and writes; before and after Lightning has begun."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
+
+
 def say(line: str) -> None:
-    """A line for people."""
-    print(f"sciffusion: {line}", flush=True)
+    """A line for people, once."""
+    if first_process():
+        print(f"sciffusion: {line}", flush=True)
 
 
 def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
@@ -51,20 +59,23 @@ def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
         InputError: settings that make no sense together.
     """
     trainer = config["trainer"]
-    for name in ("steps", "batch_size", "accumulate", "log_every"):
-        if int(trainer[name]) < 1:
+    for name in ("steps", "batch_size", "accumulate", "log_every", "preview"):
+        if trainer[name] < 1:
             raise InputError(f"trainer.{name}={trainer[name]} must be at least 1")
-    if not 0 <= float(config["drop_condition"]) <= 1:
+    if not 0 <= config["drop_condition"] <= 1:
         raise InputError(f"drop_condition={config['drop_condition']} must lie in [0, 1]")
+    if not 0 <= trainer["ema_decay"] < 1:
+        raise InputError(f"trainer.ema_decay={trainer['ema_decay']} must lie in [0, 1)")
+    if abs(config["seed"]) >= 2**63:
+        raise InputError(f"seed={config['seed']} must be a 64-bit number")
     torch.manual_seed(config["seed"])
     denoiser = build_denoiser(domain, config)
-    node = dict(config["optimizer"])
-    make = partial(locate(node.pop("_target_")), **node)
+    check(build(config["sampler"]), denoiser)
     module = DiffusionModule(
         domain,
         denoiser,
         build(prepared(config["loss"], domain)),
-        make,
+        _optimizer(config["optimizer"]),
         build(config["rate"]),
         trainer["steps"],
         trainer["batch_size"],
@@ -79,6 +90,16 @@ def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
         module.double()
         module.ema.shadow = {k: v.double() for k, v in module.ema.shadow.items()}
     return module
+
+
+def _optimizer(node: dict[str, Any]) -> Callable[[Any], torch.optim.Optimizer]:
+    """Parameters -> optimizer, tried once so that wrong settings show before the training."""
+    make = partial(locate(node["_target_"]), **{k: v for k, v in node.items() if k != "_target_"})
+    try:
+        make([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer: {error}") from error
+    return make
 
 
 def _strategy(name: str, accelerator: str) -> Strategy | str:
@@ -142,25 +163,26 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
         try:
             module.restore(state)
         except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).split("\n\t")[1:2] or [
+                str(error)
+            ]  # PyTorch's first line says nothing
             raise InputError(
-                f"{run.checkpoint} belongs to another configuration: {str(error).splitlines()[0]}"
+                f"{run.checkpoint} belongs to another configuration: {reason[0]}"
             ) from error
         say(f"going on from step {module.done} of {module.steps}")
     elif config["init"]:
-        tensors, _ = load_weights(config["init"])
-        load_into(module.denoiser.network, tensors, str(config["init"]))
+        load_into(module.denoiser.network, load_tensors(config["init"]), str(config["init"]))
         module.ema = type(module.ema)(module.denoiser.network, node["ema_decay"])
         say(f"starting from the weights of {config['init']}")
     left = module.steps - module.done
     if left <= 0:
         say(f"nothing left to train: {module.done} steps are done; raise trainer.steps to go on")
         return None
-    logs = [build(log) for log in config["logger"].values() if log]
+    logs = [build(log) for log in (config.get("logger") or {}).values() if log]
     book = Logging(run, logs, node["log_every"])
     if state is not None:
         book.sums = dict(state["log_sums"])
-    shared = shareable(config, domain)
-    keeper = Checkpoints(run, shared, book, node["checkpoint_seconds"])
+    keeper = Checkpoints(run, config, shareable(config, domain), book, node["checkpoint_seconds"])
 
     def preview() -> Any:
         return domain.preview(
@@ -192,6 +214,8 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
             module.done, module.steps, node["batch_size"], trainer.global_rank, trainer.world_size
         )
 
+    run.make()
+    say(f"run {run.path}")
     trainer.fit(
         module,
         loader(domain.train_set(), config["seed"], node["batch_size"], steps, node["workers"]),

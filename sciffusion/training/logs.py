@@ -65,7 +65,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         folder: Path = run.path / "tensorboard"
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def row(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():

@@ -81,7 +81,9 @@ class DiffusionModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         if self.restored_optimizer is not None:
-            optimizer.load_state_dict(self.restored_optimizer)
+            own = optimizer.state_dict()["param_groups"]  # the configuration's, not the file's
+            state = self.restored_optimizer["state"]
+            optimizer.load_state_dict({"state": state, "param_groups": own})
         return optimizer
 
     def on_fit_start(self) -> None:
@@ -89,7 +91,7 @@ class DiffusionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> dict[str, float | Tensor]:
         optimizer = self.optimizers()
-        step = int(batch["step"][0])
+        step = self.done
         for group in optimizer.param_groups:
             group["lr"] = self.rate(step, self.steps)
         loss = self._gradients(batch, step, optimizer)
@@ -107,6 +109,7 @@ class DiffusionModule(L.LightningModule):
         while True:
             parts = min(self.micro_batches, size)
             try:
+                self._reseed(step)
                 optimizer.zero_grad(set_to_none=True)
                 total = torch.zeros((), device=self.device)
                 for rows in torch.arange(size, device=self.device).chunk(parts):
@@ -121,7 +124,7 @@ class DiffusionModule(L.LightningModule):
                     raise InputError(
                         "one sample alone does not fit into memory: choose a smaller network"
                     ) from error
-                self.micro_batches = 2 * parts
+                self.micro_batches = min(2 * parts, size)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -130,6 +133,11 @@ class DiffusionModule(L.LightningModule):
                 f"{self.micro_batches} parts of {-(-size // self.micro_batches)}, "
                 "with the same result"
             )
+
+    def _reseed(self, step: int) -> None:
+        """Dropout, too, follows from (seed, step), so that a resumed training has the same."""
+        rng = Rng(self.seed, torch.tensor([self.global_rank]), step)
+        torch.manual_seed(int(2**32 * rng.uniform("network")))
 
     def loss_of(self, batch: Batch, step: int) -> Tensor:
         """(b,) the loss of samples of a global batch; depends on (seed, step, place) only."""

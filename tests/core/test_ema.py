@@ -39,10 +39,15 @@ def test_swapped_puts_the_weights_back_even_after_an_error():
     ema = EMA(module, 0.9)
     walk(module, ema, 5)
     own = copy.deepcopy(module.state_dict())
-    with pytest.raises(RuntimeError), ema.swapped(module):
-        for k, v in module.state_dict().items():
-            assert torch.equal(v, ema.shadow[k])
-        raise RuntimeError
+
+    def look():
+        with ema.swapped(module):
+            for k, v in module.state_dict().items():
+                assert torch.equal(v, ema.shadow[k])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        look()
     for k, v in module.state_dict().items():
         assert torch.equal(v, own[k])
     assert not torch.equal(own["0.weight"], ema.shadow["0.weight"])

@@ -41,9 +41,7 @@ class TwoClasses(Denoiser):
     def log_prob(self, i):
         """log p(y = i | x_t) of the mixture."""
         weight = self.both.log_weights[i]
-        return lambda x, t, cond: (
-            weight + self.parts[i].log_prob(x, t) - self.both.log_prob(x, t)
-        )
+        return lambda x, t, cond: weight + self.parts[i].log_prob(x, t) - self.both.log_prob(x, t)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_streams_are_independent():
 def test_uniform_and_shared():
     rng = Rng(9, torch.arange(20_000))
     u = rng.uniform("t").sort().values
-    assert 0 < float(u[0])
+    assert float(u[0]) > 0
     assert float(u[-1]) < 1
     gap = (u - (torch.arange(20_000) + 0.5) / 20_000).abs().max()
     assert float(gap) < 2 / 20_000**0.5  # Kolmogorov-Smirnov, p = 7e-4

@@ -4,6 +4,7 @@ Bound: 5 standard errors of 6000 samples plus 1% of the scale for the discretisa
 figures of each case chance alone fails one case in 10^5.
 """
 
+import itertools
 import math
 
 import pytest
@@ -137,7 +138,7 @@ def alphafold3_recursion(steps, sigma_data, noise_scale, step_scale, gamma=0.8):
         for i in range(steps)
     ] + [0.0]
     var = levels[0] ** 2
-    for before, after in zip(levels[:-1], levels[1:], strict=True):
+    for before, after in itertools.pairwise(levels):
         high = before * (1 + (gamma if after > 1 else 0))
         var += noise_scale**2 * (high**2 - before**2)
         slope = high / (sigma_data**2 + high**2)  # (x - D(x)) / high, of x

@@ -113,7 +113,7 @@ def test_order(world, name, mixture):
     sigma = float(schedule.sigma(start[0]))
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = x * (sigma**2 + 4 * float(schedule.alpha(start[0])) ** 2) ** 0.5
-    run = dict(shape=(2,), n=6, x=x, dtype=torch.float64)
+    run = {"shape": (2,), "n": 6, "x": x, "dtype": torch.float64}
     exact = DormandPrince(rtol=1e-11, atol=1e-11)(denoiser, times=start, **run).x
     errors = []
     for n in (120, 240, 480):
@@ -137,7 +137,7 @@ def dopri_error(schedule, times, tol):
 
 @pytest.mark.parametrize("world", SCHEDULES)
 def test_dopri_order(world):
-    """With no bound on the error each step of the grid is cut in fixed shares: plain fifth order."""
+    """Without a bound on the error a step of the grid is cut in fixed shares: plain order five."""
     schedule = SCHEDULES[world]()
     errors = [dopri_error(schedule, grid(schedule, n), 1e9) for n in (8, 16, 32)]
     assert slope(errors) == pytest.approx(DormandPrince.order, abs=0.4)

@@ -1,5 +1,7 @@
 """What samplers refuse and share: needs, the loop, conformance."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -115,24 +117,28 @@ def test_trajectory_callback_and_after_step():
 def test_dopri_steps_by_the_sample():
     """An easy sample takes what it would take alone, beside a hard one too."""
     oracle = gaussian(torch.zeros(1), torch.eye(1) * 1e-4, VP())
-    run = lambda index: DormandPrince(rtol=1e-4, atol=1e-4)(  # noqa: E731
-        oracle, (1,), index=torch.tensor(index), dtype=torch.float64
+    sampler = DormandPrince(rtol=1e-4, atol=1e-4)
+    both, one = (
+        sampler(oracle, (1,), index=torch.tensor(index), dtype=torch.float64)
+        for index in ([0, 1], [0])
     )
-    both, one = run([0, 1]), run([0])
     assert torch.allclose(both.x[0], one.x[0], atol=1e-12)
     with pytest.raises(RuntimeError, match="not enough"):
         DormandPrince(max_calls=20)(oracle, (1,))
 
 
 def test_renoise_keeps_the_marginal():
-    """From s up to t by q(x_t | x_s): the variance of the level, whatever the level it came from."""
+    """From s up to t by q(x_t | x_s): the level's own variance, whatever it came from."""
     for schedule in (VP(), RectifiedFlow()):
         oracle = gaussian(torch.tensor([0.8]), torch.tensor([[0.3]]), schedule)
         for times in ([1, 0.5, 0.3, 0.9], [1, 0.4, 0.0, 0.5], [1, 0.2, 0.6, 0.2, 0.7]):
             grid = torch.tensor(times).double()
-            fine = [torch.linspace(float(a), float(b), 60 if b < a else 2)[:-1] for a, b in
-                    zip(grid[:-1], grid[1:], strict=True)]  # fmt: skip
-            fine = torch.cat([*fine, grid[-1:].float()])
+            # Sixty steps down for each stretch, one jump up.
+            legs = [
+                torch.linspace(float(a), float(b), 60 if b < a else 2)[:-1]
+                for a, b in itertools.pairwise(grid)
+            ]
+            fine = torch.cat([*legs, grid[-1:].float()])
             x = DPMSolverPP()(oracle, (1,), n=20_000, times=fine, dtype=torch.float64).x
             a, s = schedule.alpha(grid[-1]), schedule.sigma(grid[-1])
             var = float(a**2 * 0.3 + s**2)

@@ -81,7 +81,9 @@ def test_zero_terminal_snr():
     one = torch.ones((), dtype=torch.float64)
     assert float(table.alpha(one)) == 0
     assert float(table.sigma(one)) == 1
-    assert float(table.alphas_cumprod[0]) == pytest.approx(float(plain.alphas_cumprod[0]), abs=1e-15)
+    assert float(table.alphas_cumprod[0]) == pytest.approx(
+        float(plain.alphas_cumprod[0]), abs=1e-15
+    )
     assert float(table.log_snr(one)) == -torch.inf
     with pytest.raises(ValueError, match="zero terminal SNR"):
         NetworkDenoiser(NET, table, Eps())

@@ -98,9 +98,7 @@ def test_karras_levels():
     """Eq. 5 of Karras et al. 2022, then 0."""
     n, rho, low, high = 18, 7, 0.002, 80.0
     i = torch.arange(n, dtype=torch.float64)
-    expected = (
-        high ** (1 / rho) + i / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))
-    ) ** rho
+    expected = (high ** (1 / rho) + i / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     sigma = EDM(high).sigma(Karras()(n, EDM(high)))
     assert torch.allclose(sigma[:-1], expected, rtol=1e-9)
     af3 = EDM(2560.0).sigma(alphafold3().grid(200, EDM(2560.0)))

@@ -81,6 +81,9 @@ class ImageDomain(Domain):
             source: ImageSource = build(node)
             self.splits = source.load()
         self._facts = dict(facts) if facts is not None else self._measure()
+        shift, size = self.augment.get("shift", 0), self._facts["size"]
+        if not 0 <= shift < size:
+            raise InputError(f"data.augment.shift={shift} must be at least 0 and less than {size}")
 
     def _measure(self) -> dict[str, Any]:
         train = self.data.train
@@ -94,7 +97,7 @@ class ImageDomain(Domain):
             "channels": channels,
             "size": height,
             "classes": train.classes,
-            "sigma_data": measure_sigma_data([to_model(torch.from_numpy(train.x))]),
+            "sigma_data": measure_sigma_data(map(to_model, torch.from_numpy(train.x).split(1000))),
         }
 
     @property
@@ -150,7 +153,7 @@ class ImageDomain(Domain):
         names = list(self._facts["classes"])
         if str(label) in names:
             return names.index(str(label))
-        if str(label).isdigit() and int(label) < len(names):
+        if str(label).isdecimal() and int(label) < len(names):
             return int(label)
         raise InputError(
             f"label={label} is no class of this model; its classes: {', '.join(names)}"
