@@ -41,15 +41,18 @@ def assert_same(a, b):
 def whole(tmp_path_factory, tiny):
     """The training that nothing happened to, in this process."""
     run = Run(tmp_path_factory.mktemp("whole") / "run")
+    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     train.main([*tiny, *SETTINGS, f"run={run.path}"])
+    assert handlers == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     return run
 
 
-def wait_for(process, run, rows):
-    """Until the log has so many rows and there is a checkpoint."""
+def wait_for(process, run, rows, saved):
+    """Until the log has so many rows, and a checkpoint is there if `saved`."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if run.checkpoint.exists() and run.metrics.read_text().count("\n") > rows:
+        ready = run.checkpoint.exists() if saved else run.metrics.exists()
+        if ready and run.metrics.read_text().count("\n") > rows:
             return
         time.sleep(0.002)
     raise AssertionError(f"too late or too early: {process.communicate()}")
@@ -63,7 +66,7 @@ def rows_of(run):
 def test_killed_at_a_random_step(whole, start, tiny, tmp_path):
     run = Run(tmp_path / "run")
     process = start("sciffusion.train", *tiny, *SETTINGS, f"run={run.path}")
-    wait_for(process, run, random.randint(5, 40))
+    wait_for(process, run, random.randint(5, 40), saved=True)
     process.kill()
     process.communicate()
     assert len(rows_of(run)) < 80
@@ -77,16 +80,19 @@ def test_killed_at_a_random_step(whole, start, tiny, tmp_path):
 @pytest.mark.slow
 def test_asked_to_stop(whole, start, tiny, tmp_path):
     run = Run(tmp_path / "run")
-    # As seldom as can be, so that what is on disk afterwards is what the signal saved.
-    process = start("sciffusion.train", *tiny, *SETTINGS, f"run={run.path}", "trainer.steps=2000")
-    wait_for(process, run, 20)
+    seldom = "trainer.checkpoint_seconds=3600"  # what is on disk is what the signal saved
+    process = start("sciffusion.train", *tiny, *SETTINGS, seldom, f"run={run.path}")
+    wait_for(process, run, 10, saved=False)
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     step = load_checkpoint(run.checkpoint)["step"]
     assert f"stopped and saved at step {step}" in out
     assert rows_of(run)[-1] == str(step)
+    assert step < 80
     assert not run.report.exists()
+    train.main([f"run={run.path}"])
+    assert_same(run, whole)
 
 
 def test_a_longer_training_extends_the_run(whole, tiny, tmp_path):

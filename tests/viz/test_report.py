@@ -102,7 +102,7 @@ def test_is_written_whole_and_names_a_bad_path(report, tmp_path):
     path = report.write(tmp_path / "run" / "report.html")
     assert path.read_text(encoding="utf-8") == report.html()
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="Is a directory"):
         report.write(tmp_path)
 
 
