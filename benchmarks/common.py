@@ -35,8 +35,8 @@ Timer = Callable[[], float]
 
 def machine() -> dict[str, Any]:
     """Processor, cores, threads in use and GPU."""
-    cpu = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else ():
+    cpu, listing = platform.processor(), Path("/proc/cpuinfo")
+    for line in listing.read_text().splitlines() if listing.exists() else ():
         if line.startswith("model name"):
             cpu = line.partition(":")[2].strip()
             break

@@ -225,8 +225,8 @@ def quality(shape: Shape, options: argparse.Namespace) -> tuple[dict[str, Any], 
     cells.append(["real training images (floor)", None, None, f"{floor:.3g}"])
     page = "\n\n".join([
         f"# Quality after {options.minutes:g} minutes of training each, on the digits",
-        f"Frechet distance to {len(test)} test images, n={n}, three sampling seeds, mean ± "
-        f"standard deviation; batch {shape.batch}; all class-conditional. Ours samples by "
+        f"Frechet distance to {len(test)} test images, n={n}, one training each, three seeds of "
+        f"samples, mean ± standard deviation; batch {shape.batch}; all class-conditional. Ours samples by "
         "DPM-Solver++ 2M, the peers by their DDIM. Peers are trained at their documented learning "
         "rate and at others.",
         markdown(["", "training steps", "network calls", "Frechet distance"], cells),

@@ -71,7 +71,7 @@ def finish(start):
 
     def complete(*command, **options):
         process = start(*command, **options)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
     return complete

@@ -55,7 +55,7 @@ def draw(
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float32)
     mine = torch.arange(n)[rank::world]
     parts = []
-    for index in mine.split(batch):
+    for index in mine.split(batch) if len(mine) else ():
         shape, cond = domain.prior_cond(index, request or {})
         if guidance != 1 and not cond.condition:
             raise InputError(f"guidance={guidance:g}: this model was trained without a condition")

@@ -110,14 +110,15 @@ class Checkpoints(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._last = time.monotonic()
+        self._handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
         if trainer.is_global_zero:
             with atomic_path(self.run.config) as temporary:
                 temporary.write_text(to_yaml(self.config))
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         # After Lightning has set its own handler, which would leave in the middle of our saving.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._handlers[number] = signal.signal(number, self._ask)
+        for number in self._handlers:
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._asked is not None and number == signal.SIGINT:  # twice means now

@@ -8,7 +8,7 @@ from sciffusion import sample, train
 from sciffusion.io.run import Run, load_checkpoint
 
 SETTINGS = ["trainer.precision=64-true", "loss=edm2"]
-TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,24 @@ def test_two_processes_train_as_one(starter, one, finish, tiny, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 1])
 def test_two_processes_sample_as_one(n, run, finish, tmp_path):
-    sample.main([f"run={run}", f"n={n}", f"out={tmp_path / 'one'}", "sampler=ddpm"])
-    settings = [f"run={run}", f"n={n}", "sampler=ddpm", f"out={tmp_path / 'two'}"]
+    sample.main(
+        [
+            f"run={run}",
+            f"n={n}",
+            f"out={tmp_path / 'one'}",
+            "sampler=ddim",
+            "sampler.eta=1",
+            "sampler.steps=20",
+        ]
+    )
+    settings = [
+        f"run={run}",
+        f"n={n}",
+        "sampler=ddim",
+        "sampler.eta=1",
+        "sampler.steps=20",
+        f"out={tmp_path / 'two'}",
+    ]
     code, out, err = finish(*TORCHRUN, "sciffusion.sample", *settings, cwd=tmp_path)
     assert code == 0, err
     assert out.count("wrote") == 1
