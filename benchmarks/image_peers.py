@@ -226,9 +226,9 @@ def quality(shape: Shape, options: argparse.Namespace) -> tuple[dict[str, Any], 
     page = "\n\n".join([
         f"# Quality after {options.minutes:g} minutes of training each, on the digits",
         f"Frechet distance to {len(test)} test images, n={n}, one training each, three seeds of "
-        f"samples, mean ± standard deviation; batch {shape.batch}; all class-conditional. Ours samples by "
-        "DPM-Solver++ 2M, the peers by their DDIM. Peers are trained at their documented learning "
-        "rate and at others.",
+        f"samples, mean ± standard deviation; batch {shape.batch}; all class-conditional. Ours "
+        "samples by DPM-Solver++ 2M, the peers by their DDIM. Peers are trained at their "
+        "documented learning rate and at others.",
         markdown(["", "training steps", "network calls", "Frechet distance"], cells),
         "\n".join(f"- {k}: {c.about}." for k, c in found.items()),
     ])  # fmt: skip

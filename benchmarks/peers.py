@@ -326,8 +326,7 @@ def matched(name: str, shape: Shape, ours: tuple[int, int]) -> tuple[Contender, 
         if package == "denoising_diffusion_pytorch":
             _lucidrains()
         importlib.import_module(package)
-        c = shape.channels
-        found: list[tuple[float, int]] = []
+        c, found = shape.channels, []
         for width in range(max(8, c // 2), 2 * c + 1, max(2, c // 16)):
             try:
                 contender = make(shape, width)

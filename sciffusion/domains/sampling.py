@@ -101,5 +101,5 @@ def _gathered(domain: Domain, parts: list[Any], mine: torch.Tensor, n: int, worl
     dist.all_gather_object(everyone, (mine, domain.join(parts) if parts else None))
     dist.destroy_process_group()
     present = [(index, part) for index, part in everyone if part is not None]
-    order = torch.cat([index for index, _ in present]).argsort()
+    order = torch.cat([index for index, _ in present]).argsort().numpy()
     return domain.join([part for _, part in present])[order]

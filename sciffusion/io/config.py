@@ -22,6 +22,8 @@ OPTIONAL = ("experiment", "grid", "logger")
 """Groups of which none may be chosen."""
 TEXT = ("run", "out", "init", "root", "path")
 """Settings that are text even where they look like numbers."""
+RUN_KEYS = ("domain", "data", "model", "schedule", "loss", "optimizer", "rate", "trainer", "seed")
+"""What the configuration of a run must have."""
 FREE = ("devices", "label")
 """Settings of more than one kind: trainer.devices=2, auto or [0,1]."""
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -164,15 +166,17 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration that `to_yaml` wrote.
+    """A run's configuration, as `to_yaml` wrote it.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
         config = OmegaConf.load(path)
-        assert isinstance(config, DictConfig)
-        return plain(config)
+        found = plain(config) if isinstance(config, DictConfig) else {}
+        if missing := [key for key in RUN_KEYS if key not in found]:
+            raise InputError(f"it has no {missing[0]!r}")
+        return found
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise InputError(f"cannot read {path}: {text}; restore it or start a new run") from error

@@ -56,12 +56,12 @@ def test_change_holds_stored_settings_to_the_same_rules():
 
 
 def test_yaml_gives_back_what_was_written(tmp_path):
-    config = compose("sample", ["run=x", "sampler=churn"])
+    config = compose("train", ["run=x", "sampler=churn", "trainer=ddp"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert read_yaml(tmp_path / "config.yaml") == config
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00", "a: ${nowhere}"])
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "domain: image", "\x00", "a: ${nowhere}"])
 def test_garbled_yaml(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match=r"cannot read .*config\.yaml"):
