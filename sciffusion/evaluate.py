@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sciffusion.io.command import command, help_for
-from sciffusion.io.config import groups, read_yaml, to_yaml
+from sciffusion.io.config import groups, read_yaml
 from sciffusion.io.run import Run
 from sciffusion.sample import configure, draw_from
 
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     console.width = max(console.width, 140)  # notes need room; narrower terminals wrap
     console.print(table.rich())
     with atomic_path(run.path / "metrics.json") as temporary:
-        settings = to_yaml(config)  # JSON has no word for an infinite guidance interval
+        # JSON has no word for an infinite guidance interval.
+        settings = json.loads(json.dumps(config), parse_constant=str)
         content = {"settings": settings, **table.to_dict()}
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
     write_report(run, table)

@@ -58,7 +58,9 @@ def draw_from(config: dict[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
         raise InputError(f"clip={config['clip']} is not known: clip, dynamic or null")
     guidance = config["guidance"]
     rank, _ = world_size()
-    with Progress(console=Console(stderr=True), disable=rank > 0, transient=True) as bar:
+    console = Console(stderr=True)
+    silent = rank > 0 or not console.is_terminal
+    with Progress(console=console, disable=silent, transient=True) as bar:
         task = bar.add_task("sampling", total=config["n"])
         samples = draw(
             domain,

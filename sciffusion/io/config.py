@@ -17,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 from sciffusion import resources
 from sciffusion.errors import InputError
 
-
 OPTIONAL = ("experiment", "grid", "logger")
 """Groups of which none may be chosen."""
 TEXT = ("run", "out", "init", "root", "path")

@@ -50,7 +50,10 @@ def test_wrong_words(argument, says):
 def test_change_holds_stored_settings_to_the_same_rules():
     stored = compose("train", [])
     assert change(stored, ["trainer.steps=9"], "it")["trainer"]["steps"] == 9
-    for argument, says in [("trainer.steps=x", "whole number"), ("trainer.stepz=1", "did you mean")]:
+    for argument, says in [
+        ("trainer.steps=x", "whole number"),
+        ("trainer.stepz=1", "did you mean"),
+    ]:
         with pytest.raises(InputError, match=says):
             change(stored, [argument], "it")
 

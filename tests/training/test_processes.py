@@ -7,7 +7,7 @@ import torch
 from sciffusion import sample, train
 from sciffusion.io.run import Run, load_checkpoint
 
-SETTINGS = ["trainer.precision=64-true", "loss=edm2"]
+SETTINGS = ["trainer.precision=64-true", "loss=edm2", "rate.warmup=1"]
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
 
 

@@ -1,0 +1,137 @@
+"""Every file in configs/ builds what the entry points build from it."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sciffusion import resources
+from sciffusion.core.samplers import Sampler
+from sciffusion.domains.base import Domain, build_denoiser
+from sciffusion.domains.image.domain import ImageDomain
+from sciffusion.domains.sampling import draw
+from sciffusion.io.build import build
+from sciffusion.io.config import compose, groups
+from sciffusion.training.fit import make_module
+
+SMALL = ["model.channels=8", "model.head_channels=8", "trainer.batch_size=8"]
+CIFAR = ["model.channel_mult=[1,2]"]  # its own network is for 32 x 32
+ALIGNED = {"schedule=zero_terminal": ["parameterization=v"]}
+LEARNED = {"loss=hybrid": ["schedule=cosine", "parameterization=eps", "learned_variance=true"]}
+TRAINED = (
+    "schedule", "parameterization", "loss", "optimizer", "rate", "model", "trainer", "logger",
+)  # fmt: skip
+OPTIONS = [f"{group}={option}" for group in TRAINED for option in groups()[group]]
+# AlphaFold 3 starts at 160 sigma_data, which for pictures is the 80 of their schedule.
+PICTURES = {"alphafold3": ["sampler.sigma_data=0.5"]}
+
+
+@pytest.fixture(scope="module")
+def domain():
+    return ImageDomain(compose("train", [])["data"])
+
+
+def one_step(module, steps=2):
+    """Losses before and after a few steps by hand, on one batch."""
+    batch = module.domain.train_set().gather(torch.arange(8)) | {"place": torch.arange(8)}
+    optimizer = module.configure_optimizers()
+    losses = []
+    for _ in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3
+        loss = module.loss_of(batch, 0)
+        assert loss.shape == (8,)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+        losses.append(float(loss.detach().mean()))
+    return losses
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_trains(option, domain):
+    extra = ALIGNED.get(option, []) + LEARNED.get(option, []) + CIFAR * ("cifar" in option)
+    module = make_module(domain, compose("train", [*SMALL, option, *extra]))
+    first, second = one_step(module)
+    assert math.isfinite(first)
+    assert second < first  # a small step down the gradient of the same batch and noise
+    assert module.rate(0, 100) > 0
+
+
+@pytest.mark.parametrize("name", groups()["experiment"])
+def test_every_experiment_trains(name, domain):
+    """On digits; the recipe's own data may have to be downloaded."""
+    config = compose("train", [f"experiment={name}", "data=digits", *SMALL, *CIFAR])
+    first, second = one_step(make_module(domain, config))
+    assert second < first
+
+
+@pytest.fixture(scope="module", params=["edm", "cosine", "flow"])
+def denoiser(request, domain):
+    torch.manual_seed(0)
+    how = {"edm": "edm", "cosine": "eps", "flow": "velocity"}[request.param]
+    settings = [f"schedule={request.param}", f"parameterization={how}", "learned_variance=true"]
+    config = compose("train", [*SMALL, *settings])
+    made = build_denoiser(domain, config).eval()
+    for p in made.parameters():  # the layers that start at zero, too
+        torch.nn.init.normal_(p, std=0.05)
+    return made
+
+
+def sampler_of(name, *more):
+    config = compose("sample", ["run=x", f"sampler={name}", *more])["sampler"]
+    if config.get("steps", 0) > 20:
+        config["steps"] = 8
+    return config
+
+
+def assert_draws(domain, denoiser, sampler):
+    seen = []
+    shape, cond = domain.prior_cond(torch.arange(4), {})
+    out = sampler(denoiser, shape, cond, 0, 4, callback=lambda i, t, x: seen.append(x))
+    assert out.x.shape == (4, 1, 8, 8)
+    assert torch.isfinite(out.x).all()
+    assert seen
+    assert len(draw(domain, denoiser, sampler, 4)) == 4
+
+
+@pytest.mark.parametrize("name", groups()["sampler"])
+def test_every_sampler_draws(name, domain, denoiser):
+    sampler = build(sampler_of(name, *PICTURES.get(name, [])))
+    assert isinstance(sampler, Sampler)
+    assert_draws(domain, denoiser, sampler)
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
+def test_every_variance_draws(variance, domain, denoiser):
+    node = sampler_of("ddpm", f"sampler.variance={variance}")
+    assert_draws(domain, denoiser, build(node))
+
+
+@pytest.mark.parametrize("grid", groups()["grid"])
+@pytest.mark.parametrize("name", [s for s in groups()["sampler"] if s != "alphafold3"])
+def test_every_grid_goes_with_every_sampler(name, grid, denoiser):
+    config = compose("sample", ["run=x", f"sampler={name}", f"grid={grid}"])
+    sampler = build(config["sampler"] | {"grid": config["grid"]})
+    t = sampler.grid(20, denoiser.schedule)
+    assert (t[0], t[-1]) == (1, 0)
+    assert (t.diff() < 0).all()
+
+
+@pytest.mark.parametrize("name", groups()["data"])
+def test_every_source_is_named(name):
+    given = {"folder": ["data.root=x"], "npz": ["data.path=x"]}.get(name, [])
+    node = compose("train", [f"data={name}", *given])["data"]
+    node.pop("augment")
+    assert hasattr(build(node), "load")
+
+
+def test_every_file_is_tested():
+    """A new group or a new file outside the groups needs a test above."""
+    tested = {*TRAINED, "experiment", "sampler", "grid", "data", "domain"}
+    assert set(groups()) == tested
+    assert groups()["domain"] == ["image"]
+    root = Path(resources.path("configs"))
+    assert {f.stem for f in root.glob("*.yaml")} == {"train", "sample", "evaluate"}
+    assert issubclass(ImageDomain, Domain)
