@@ -131,7 +131,10 @@ class Grid(ABC):
             raise ValueError(f"a sampling grid needs at least 1 step, not {steps}")
         t = self.times(steps, schedule)
         if not bool((t[1:] < t[:-1]).all()):
-            raise ValueError(f"{type(self).__name__} with {steps} steps does not fall: fewer steps")
+            raise ValueError(
+                f"{type(self).__name__} with {steps} steps does not fall under "
+                f"{type(schedule).__name__}: take fewer steps, or noise levels that it reaches"
+            )
         return t
 
 
