@@ -76,11 +76,6 @@ def check(sampler: Sampler, denoiser: Denoiser) -> None:
     Raises:
         InputError: what it needs is not given, or its grid does not fit the schedule.
     """
-    learned = any(getattr(part, "learned_variance", False) for part in denoiser.modules())
-    if getattr(sampler, "variance", None) == "learned" and not learned:
-        raise InputError(
-            "sampler.variance=learned needs a model trained with learned_variance=true: use small"
-        )
     try:
         sampler.check(denoiser)
         sampler.grid(sampler.steps, denoiser.schedule)

@@ -81,7 +81,7 @@ def test_bad_arguments_are_refused():
     ):
         with pytest.raises(ValueError, match=r"not (1\.5|'tiny'|4)"):
             make()
-    with pytest.raises(TypeError, match="trained to give one"):
+    with pytest.raises(TypeError, match="learned_variance=true"):
         DDPM(3, variance="learned")(gaussian(torch.zeros(1), torch.eye(1), VP()), (1,))
 
 

@@ -36,6 +36,15 @@ class DDPM(Sampler):
             raise ValueError(f"variance is small, large or learned, not {variance!r}")
         self.variance = variance
 
+    def check(self, denoiser: Denoiser) -> None:
+        super().check(denoiser)
+        learned = any(getattr(part, "learned_variance", False) for part in denoiser.modules())
+        if self.variance == "learned" and not learned:
+            raise TypeError(
+                "variance=learned needs a network that was trained with learned_variance=true: "
+                "use small"
+            )
+
     def step(
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
@@ -46,8 +55,7 @@ class DDPM(Sampler):
             return mean
         z = self.noise(denoiser, x, "step", cond, state)
         if self.variance == "learned":
-            if pred.log_var is None:
-                raise TypeError("variance=learned needs a network that was trained to give one")
+            assert pred.log_var is not None
             return mean + (0.5 * q.log_var_learned(pred.log_var)).exp() * z
         return mean + times((q.var if self.variance == "small" else q.var_large).sqrt(), z)
 
