@@ -9,7 +9,7 @@ from pathlib import Path
 from sciffusion.io.command import command, help_for
 from sciffusion.io.config import groups, read_yaml
 from sciffusion.io.run import Run
-from sciffusion.sample import configure, draw_from
+from sciffusion.sample import configure
 
 USAGE = """
 Measure a run: each figure beside its floor (real data against real data), with n and an interval.
@@ -29,21 +29,22 @@ def main(arguments: Sequence[str]) -> None:
     run = Run(Path(config["run"]))
     trained = read_yaml(run.config)
 
-    from sciffusion.domains.base import domain_class
+    from sciffusion.domains.base import choose_device, domain_class, load_model
+    from sciffusion.io.build import build
 
     # The data first: where they are gone, nothing need be drawn to say so.
     domain = domain_class(trained["domain"])(data=trained["data"])  # type: ignore[call-arg]
-    samples, _, denoiser, _ = draw_from(config)
+    device = choose_device(config["device"])
+    denoiser = load_model(config["run"])[1].to(device)
+    table = domain.evaluate(denoiser, build(config["sampler"]), config, device)
+    if table is None:  # not the first of several processes
+        return
 
     from rich.console import Console
 
     from sciffusion.atomic import atomic_path
     from sciffusion.domains.report import write_report
-    from sciffusion.domains.sampling import world_size
 
-    if world_size()[0] > 0:
-        return
-    table = domain.evaluate(samples, denoiser, config)
     console = Console()
     console.width = max(console.width, 140)  # notes need room; narrower terminals wrap
     console.print(table.rich())
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    command(main, help_for("evaluate", USAGE, groups(), ("sampler", "grid")), arguments)
+    command(main, help_for("evaluate", USAGE, groups(), ("sampler", "grid"), "measures"), arguments)
 
 
 if __name__ == "__main__":

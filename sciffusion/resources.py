@@ -37,3 +37,18 @@ def cache_dir() -> Path:
     """Where downloads and decoded data are kept: `$SCIFFUSION_CACHE`, else ~/.cache/sciffusion."""
     given = os.environ.get("SCIFFUSION_CACHE")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "sciffusion"
+
+
+def weights(domain: str) -> Path:
+    """The packaged weights of a domain: a .safetensors file with its card beside it.
+
+    Raises:
+        InputError: the domain has none.
+    """
+    found = PACKAGE / "weights" / domain / "model.safetensors"
+    if not found.exists():
+        raise InputError(
+            f"there are no packaged weights for domain={domain}: train a run "
+            f"(python -m sciffusion.train domain={domain} run=DIR) and give it as run=DIR"
+        )
+    return found

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from sciffusion import resources
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
-from sciffusion.io.config import change, compose, groups
-from sciffusion.io.run import Run, load_shared
+from sciffusion.io.config import change, compose, groups, suggestion
+from sciffusion.io.run import load_shared
 
 USAGE = """
 Draw samples from a run; sample i of a seed is the same in any batch and on any number of processes.
 
   python -m sciffusion.sample run=DIR n=100
   python -m sciffusion.sample run=DIR n=1000 label=3 sampler=ddim sampler.steps=20 seed=0 out=DIR
+  python -m sciffusion.sample domain=molecule smiles="CC(=O)Nc1ccc(O)cc1" n=20 out=FILE.sdf
+  python -m sciffusion.sample run=DIR input=FILE.smi n=20 relax=mmff out=FILE.sdf
   torchrun --nproc-per-node 4 -m sciffusion.sample run=DIR n=50000 out=DIR
 """
+
+
+def source(arguments: Sequence[str]) -> str:
+    """The run that the arguments name, or the packaged weights of their domain.
+
+    Raises:
+        InputError: neither is named, or the domain has no packaged weights.
+    """
+    named = {k: v for k, _, v in (a.partition("=") for a in arguments)}
+    if run := named.get("run"):
+        return run
+    if not (domain := named.get("domain")):
+        raise InputError("give the directory of a trained run, run=DIR, or domain=molecule")
+    if domain not in groups()["domain"]:
+        raise InputError(f"unknown domain {domain!r}{suggestion(domain, groups()['domain'])}")
+    return str(resources.weights(domain))
 
 
 def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -28,54 +46,16 @@ def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """
     named = any(a.startswith("sampler=") for a in arguments)
     own = [a for a in arguments if a.startswith("sampler.") and not named]
-    rest = [a for a in arguments if a not in own]
-    if not any(a.startswith("run=") for a in rest):
-        raise InputError("give the directory of a trained run: run=DIR")
-    config = compose(name, rest)
-    stored = load_shared(config["run"])
+    run = source(arguments)
+    stored = load_shared(run)
+    kind = {"sample": "request", "evaluate": "measures"}[name]
+    rest = [a for a in arguments if a not in own and a.partition("=")[0] not in ("run", "domain")]
+    config = compose(name, [*rest, f"{kind}={stored['domain']}", f"run={run}"])
     if config.get("sampler") is None:
         config["sampler"] = change({"sampler": stored["sampler"]}, own, "the run")["sampler"]
     if config.get("grid") is not None:
         config["sampler"]["grid"] = config["grid"]
     return config
-
-
-def draw_from(config: dict[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """(samples, domain, denoiser, the run's config) of a configuration of `configure`."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from sciffusion.core.guidance import Clip, DynamicThreshold
-    from sciffusion.domains.base import choose_device, load_model
-    from sciffusion.domains.sampling import draw, world_size
-    from sciffusion.io.build import build
-
-    domain, denoiser, stored = load_model(config["run"])
-    device = choose_device(config["device"])
-    denoiser = denoiser.to(device)
-    wrappers = {None: lambda d: d, "clip": Clip, "dynamic": DynamicThreshold}
-    if config["clip"] not in wrappers:
-        raise InputError(f"clip={config['clip']} is not known: clip, dynamic or null")
-    guidance = config["guidance"]
-    rank, _ = world_size()
-    console = Console(stderr=True)
-    silent = rank > 0 or not console.is_terminal
-    with Progress(console=console, disable=silent, transient=True) as bar:
-        task = bar.add_task("sampling", total=config["n"])
-        samples = draw(
-            domain,
-            wrappers[config["clip"]](denoiser),
-            build(config["sampler"]),
-            config["n"],
-            config["seed"],
-            {"label": config.get("label")},
-            guidance["scale"],
-            (guidance["low"], guidance["high"]),
-            config["batch"],
-            device,
-            lambda k: bar.advance(task, k),
-        )
-    return samples, domain, denoiser, stored
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -85,21 +65,18 @@ def main(arguments: Sequence[str]) -> None:
         InputError: anything from outside that cannot be used.
     """
     config = configure("sample", arguments)
-    source = Path(config["run"])
-    home = source.parent if source.suffix == ".safetensors" else source
-    out = Run(Path(config["out"] or home / "samples")).make()
-    samples, domain, *_ = draw_from(config)
 
-    from sciffusion.domains.sampling import world_size
+    from sciffusion.domains.base import choose_device, load_model
+    from sciffusion.io.build import build
 
-    if world_size()[0] == 0:
-        written = domain.write(samples, out.path)
-        print("sciffusion: wrote " + " and ".join(str(p) for p in written))
+    domain, denoiser, _ = load_model(config["run"])
+    device = choose_device(config["device"])
+    domain.serve(denoiser.to(device), build(config["sampler"]), config, device)
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    command(main, help_for("sample", USAGE, groups(), ("sampler", "grid")), arguments)
+    command(main, help_for("sample", USAGE, groups(), ("sampler", "grid"), "request"), arguments)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ Train a model; a run is a directory, and training it again goes on where it stop
   python -m sciffusion.train trainer=ddp run=DIR                 all GPUs of this machine
 """
 CHOICES = (
-    "experiment", "domain", "data", "model", "schedule", "parameterization", "loss", "optimizer",
-    "rate", "sampler", "trainer", "logger",
+    "experiment", "domain", "data", "model", "space", "schedule", "parameterization", "loss",
+    "optimizer", "rate", "sampler", "trainer", "logger",
 )  # fmt: skip
 FREE = ("run", "trainer", "logger")
 """What a resumed run may choose anew: it says how to train, not what."""

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from sciffusion import resources
 from sciffusion.core.samplers import Sampler
-from sciffusion.domains.base import Domain, build_denoiser
+from sciffusion.domains.base import DOMAINS, Domain, build_denoiser
 from sciffusion.domains.image.domain import ImageDomain
 from sciffusion.domains.sampling import draw
 from sciffusion.io.build import build
@@ -22,7 +23,24 @@ LEARNED = {"loss=hybrid": ["schedule=cosine", "parameterization=eps", "learned_v
 TRAINED = (
     "schedule", "parameterization", "loss", "optimizer", "rate", "model", "trainer", "logger",
 )  # fmt: skip
-OPTIONS = [f"{group}={option}" for group in TRAINED for option in groups()[group]]
+
+
+def read(path):
+    return yaml.safe_load(path.read_text())
+
+
+def of_domain(group, option):
+    """The domain whose class a config file names, if it names one."""
+    target = read(resources.path("configs", f"{group}/{option}.yaml")).get("_target_", "")
+    return target.split(".")[2] if target.startswith("sciffusion.domains.") else None
+
+
+OPTIONS = [
+    f"{group}={option}"
+    for group in TRAINED
+    for option in groups()[group]
+    if of_domain(group, option) in (None, "image") and "rigid" not in option
+]
 # AlphaFold 3 starts at 160 sigma_data, which for pictures is the 80 of their schedule.
 PICTURES = {"alphafold3": ["sampler.sigma_data=0.5"]}
 
@@ -121,17 +139,20 @@ def test_every_grid_goes_with_every_sampler(name, grid, denoiser):
 
 @pytest.mark.parametrize("name", groups()["data"])
 def test_every_source_is_named(name):
-    given = {"folder": ["data.root=x"], "npz": ["data.path=x"]}.get(name, [])
-    node = compose("train", [f"data={name}", *given])["data"]
-    node.pop("augment")
+    given = {"folder": "data.root=x", "npz": "data.path=x", "store": "data.root=x"}.get(name)
+    domain = of_domain("data", name)
+    settings = [f"domain={domain}", f"data={name}", *([given] if given else [])]
+    node = compose("train", settings)["data"]
+    node.pop("augment", None)
     assert hasattr(build(node), "load")
 
 
 def test_every_file_is_tested():
     """A new group or a new file outside the groups needs a test above."""
     tested = {*TRAINED, "experiment", "sampler", "grid", "data", "domain"}
-    assert set(groups()) == tested
-    assert groups()["domain"] == ["image"]
+    of_domains = {"space", "request", "measures"}  # tests/domains/NAME
+    assert set(groups()) == tested | of_domains
+    assert set(groups()["domain"]) == set(DOMAINS)
     root = Path(resources.path("configs"))
     assert {f.stem for f in root.glob("*.yaml")} == {"train", "sample", "evaluate"}
     assert issubclass(ImageDomain, Domain)

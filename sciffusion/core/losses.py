@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser, Prediction
+from sciffusion.core.geometry import centre, kabsch
 from sciffusion.core.parameterization import Coefficients, times
 from sciffusion.core.rng import Rng
 from sciffusion.core.times import TimeDistribution, Uniform
@@ -104,6 +105,19 @@ class Uncertainty(nn.Module):
         return u
 
 
+class RigidAlignment:
+    """Noise turned onto the data by the best rotation: shorter, straighter paths.
+
+    Noise and data then depend on each other, so -eps / sigma is not the score. The space's noise
+    must be the same in all directions, as ZeroCoM's and Harmonic's are.
+    """
+
+    def __call__(
+        self, eps: Float[Tensor, "b n 3"], x0: Float[Tensor, "b n 3"], cond: Cond
+    ) -> Float[Tensor, "b n 3"]:
+        return kabsch(eps, centre(x0, cond.mask), cond.mask)
+
+
 class DenoisingLoss(nn.Module):
     """Draw t and eps, look at x_t, weigh the error.
 
@@ -114,6 +128,8 @@ class DenoisingLoss(nn.Module):
         vlb_weight: of the bound on which a learned variance is trained (Nichol & Dhariwal 2021,
             L_hybrid: 0.001); its mean gets no gradient from it. 0 for a fixed variance.
         vlb_steps: T of that bound.
+        coupling: how noise is matched to data; None draws them independently. A network trained
+            with one gives a velocity only.
     """
 
     def __init__(
@@ -123,8 +139,10 @@ class DenoisingLoss(nn.Module):
         uncertainty: Uncertainty | None = None,
         vlb_weight: float = 0.0,
         vlb_steps: int = 1000,
+        coupling: Callable[[Tensor, Tensor, Cond], Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.coupling = coupling
         self.times, self.weighting = times or Uniform(), weighting or Simple()
         self.uncertainty, self.vlb_weight, self.vlb_steps = uncertainty, vlb_weight, vlb_steps
 
@@ -136,9 +154,11 @@ class DenoisingLoss(nn.Module):
         rng: Rng,
     ) -> Float[Tensor, " b"]:
         """The loss of each sample; times and noises follow from `rng` alone."""
-        cond = cond or Cond()
+        cond = denoiser.space.prepare(cond or Cond())
         t = self.times.sample(rng, denoiser.schedule)
         eps = denoiser.space.noise(rng, "train noise", tuple(x0.shape[1:]), cond, x0.dtype)
+        if self.coupling is not None:
+            eps = self.coupling(eps, x0, cond)
         c = denoiser.coefficients(t, x0.ndim)
         x_t = times(c.alpha, x0) + times(c.sigma, eps)
         pred: Prediction = denoiser(x_t, t, cond)

@@ -47,6 +47,10 @@ class Euclidean:
         cond = cond or _NOTHING
         return self.colour(rng.normal(purpose, shape, cond.mask, dtype), cond)
 
+    def prepare(self, cond: Cond) -> Cond:
+        """`cond` with what the space would otherwise work out at every call."""
+        return cond
+
     def colour(self, z: Float[Tensor, "b ..."], cond: Cond) -> Float[Tensor, "b ..."]:
         """White noise to the space's noise, by the symmetric root of Sigma."""
         return self.project(z, cond)

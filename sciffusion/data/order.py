@@ -1,7 +1,8 @@
 """The order of the data is a function of (seed, position): resumed and parallel runs agree.
 
 Position p of the training stream is record perm_(p // n)[p % n], a fresh permutation for each pass.
-Step k of a global batch of B takes positions kB, ..., kB + B - 1; a process takes its slice.
+Step k of a global batch of B takes positions kB, ..., kB + B - 1; a process takes its slice. A data
+set of records of different sizes may `arrange` a permutation so that a batch holds like sizes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from sciffusion.core.rng import Rng
 class Ordered(Dataset):
     """A gatherable data set seen through the training stream.
 
-    Batches gain "place" (b,), the place in the global batch.
+    Batches gain "place" (b,), the place in the global batch. Where the data set has a method
+    `arrange(order, batch_size)` each pass is as long as its answer: a whole number of batches.
     """
 
     def __init__(self, dataset: Any, seed: int, batch_size: int) -> None:
         self.dataset, self.seed, self.batch_size = dataset, seed, batch_size
+        self.arranged = hasattr(dataset, "arrange") and len(dataset) >= batch_size
+        self.length = len(dataset) // batch_size * batch_size if self.arranged else len(dataset)
         self._permutation = lru_cache(maxsize=2)(self._draw)
 
     def __getstate__(self) -> dict[str, Any]:  # caches do not travel to worker processes
@@ -36,14 +40,15 @@ class Ordered(Dataset):
 
     def _draw(self, epoch: int) -> Tensor:
         index = torch.arange(len(self.dataset))
-        return Rng(self.seed, index, epoch).uniform("order").argsort(stable=True)
+        order = Rng(self.seed, index, epoch).uniform("order").argsort(stable=True)
+        return self.dataset.arrange(order, self.batch_size) if self.arranged else order
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         return self.__getitems__([position])
 
     def __getitems__(self, positions: list[int]) -> dict[str, Tensor]:
         p = torch.tensor(positions)
-        epoch, within = p // len(self.dataset), p % len(self.dataset)
+        epoch, within = p // self.length, p % self.length
         rows = torch.empty_like(p)
         for e in epoch.unique().tolist():
             rows[epoch == e] = self._permutation(e)[within[epoch == e]]

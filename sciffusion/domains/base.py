@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser, NetworkDenoiser
 from sciffusion.core.rng import Rng
+from sciffusion.core.samplers import Sampler
 from sciffusion.core.spaces import Euclidean, Space
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
@@ -27,7 +28,10 @@ from sciffusion.io.run import load_into, load_shared, load_tensors
 
 Batch = dict[str, Tensor]
 
-DOMAINS = {"image": "sciffusion.domains.image.domain.ImageDomain"}
+DOMAINS = {
+    "image": "sciffusion.domains.image.domain.ImageDomain",
+    "molecule": "sciffusion.domains.molecule.domain.MoleculeDomain",
+}
 """The registry: where each domain's class lives; imported only when asked for."""
 
 
@@ -81,16 +85,28 @@ class Domain(ABC):
         """Decoded batches put together."""
 
     @abstractmethod
-    def write(self, samples: Any, path: Path) -> list[Path]:
-        """Samples as files in a directory; returns what was written."""
-
-    @abstractmethod
     def preview(self, samples: Any) -> Any:
         """A PIL picture of some samples."""
 
     @abstractmethod
-    def evaluate(self, samples: Any, denoiser: Denoiser, settings: Mapping[str, Any]) -> Any:
-        """A `metrics.table.Table` of samples measured against the data."""
+    def serve(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        settings: Mapping[str, Any],
+        device: torch.device,
+    ) -> None:
+        """What `sample` does: draw what `configs/request/NAME.yaml` asks for, write it, say so."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        settings: Mapping[str, Any],
+        device: torch.device,
+    ) -> Any:
+        """What `evaluate` does: a `metrics.table.Table` of samples measured against the data."""
 
 
 def build_denoiser(domain: Domain, config: Mapping[str, Any]) -> NetworkDenoiser:
@@ -100,9 +116,16 @@ def build_denoiser(domain: Domain, config: Mapping[str, Any]) -> NetworkDenoiser
     if "sigma_data" in node and node["sigma_data"] is None:
         node["sigma_data"] = domain.facts()["sigma_data"]
     network = domain.network(config["model"], learned)
+    space = build(config["space"]) if config.get("space") else domain.space
+    coupled = config.get("loss", {}).get("coupling") or config.get("gives") == "velocity"
     try:
         return NetworkDenoiser(
-            network, build(config["schedule"]), build(node), domain.space, learned
+            network,
+            build(config["schedule"]),
+            build(node),
+            space,
+            learned,
+            "velocity" if coupled else "mean",
         )
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):

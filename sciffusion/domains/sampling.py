@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from sciffusion.core.denoiser import Denoiser
-from sciffusion.core.guidance import ClassifierFree
+from sciffusion.core.guidance import ClassifierFree, Clip, DynamicThreshold
 from sciffusion.core.samplers import Sampler
 from sciffusion.domains.base import Domain
 from sciffusion.errors import InputError
@@ -68,6 +70,45 @@ def draw(
     if world == 1:
         return domain.join(parts)
     return _gathered(domain, parts, mine, n, world)
+
+
+def draw_asked(
+    domain: Domain,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    settings: Mapping[str, Any],
+    device: torch.device,
+    request: Mapping[str, Any],
+) -> Any:
+    """`draw` as settings ask for it (n, seed, batch, guidance, clip), with a progress bar.
+
+    Raises:
+        InputError: settings that cannot be used.
+    """
+    wrappers: dict[str | None, Callable[[Denoiser], Denoiser]] = {
+        None: lambda d: d, "clip": Clip, "dynamic": DynamicThreshold
+    }  # fmt: skip
+    if settings["clip"] not in wrappers:
+        raise InputError(f"clip={settings['clip']} is not known: clip, dynamic or null")
+    guidance = settings["guidance"]
+    rank, _ = world_size()
+    console = Console(stderr=True)
+    silent = rank > 0 or not console.is_terminal
+    with Progress(console=console, disable=silent, transient=True) as bar:
+        task = bar.add_task("sampling", total=settings["n"])
+        return draw(
+            domain,
+            wrappers[settings["clip"]](denoiser),
+            sampler,
+            settings["n"],
+            settings["seed"],
+            request,
+            guidance["scale"],
+            (guidance["low"], guidance["high"]),
+            settings["batch"],
+            device,
+            lambda k: bar.advance(task, k),
+        )
 
 
 def check(sampler: Sampler, denoiser: Denoiser) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from sciffusion import resources
 from sciffusion.atomic import MENDS
 from sciffusion.errors import InputError
 
@@ -42,9 +43,19 @@ def command(
         sys.exit(2)
 
 
-def help_for(program: str, usage: str, groups: dict[str, list[str]], only: Sequence[str]) -> str:
-    """The text of --help: usage, then the config groups and their options."""
+def help_for(
+    program: str,
+    usage: str,
+    groups: dict[str, list[str]],
+    only: Sequence[str],
+    by_domain: str | None = None,
+) -> str:
+    """The text of --help: usage, the config groups and their options, what each domain is asked."""
     lines = [usage.strip(), "", "Choices:"]
     lines += [f"  {name}={'|'.join(groups[name])}" for name in only if name in groups]
+    for domain in groups[by_domain] if by_domain else ():
+        text = resources.path("configs", f"{by_domain}/{domain}.yaml").read_text()
+        lines += ["", f"Settings of domain={domain}:"]
+        lines += [f"  {line}" for line in text.splitlines() if not line.startswith("# @")]
     lines += ["", f"Any setting can be given as name=value: {program} ... trainer.lr=1e-3"]
     return "\n".join(lines)

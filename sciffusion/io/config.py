@@ -19,8 +19,8 @@ from sciffusion.errors import InputError
 
 OPTIONAL = ("experiment", "grid", "logger")
 """Groups of which none may be chosen."""
-TEXT = ("run", "out", "init", "root", "path")
-"""Settings that are text even where they look like numbers."""
+TEXT = ("run", "out", "init", "root", "path", "val", "input", "smiles", "contigs")
+"""Settings that are taken as they are typed: Hydra's grammar never sees them."""
 RUN_KEYS = ("domain", "data", "model", "schedule", "loss", "optimizer", "rate", "trainer", "seed")
 """What the configuration of a run must have."""
 FREE = ("devices", "label")
@@ -79,12 +79,42 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return choices, values
 
 
+def take_text(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """(settings that are text, the other arguments)."""
+    text, rest = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.rpartition(".")[2] in TEXT:
+            text[key] = value
+        else:
+            rest.append(argument)
+    return text, rest
+
+
+def put_text(config: dict[str, Any], text: dict[str, str], where: str = "") -> None:
+    """Write settings that are text into a configuration; "null" is none.
+
+    Raises:
+        InputError: a setting that the configuration has not.
+    """
+    known = _keys(config)
+    for key, value in text.items():
+        if key not in known:
+            raise InputError(f"unknown setting {key!r}{where}{suggestion(key, known)}")
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        node[last] = None if value == "null" else value
+
+
 def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The configuration `configs/NAME.yaml` under the arguments, as plain data.
 
     Raises:
         InputError: an unknown group option or key (with the nearest known one), or a bad value.
     """
+    text, arguments = take_text(arguments)
     choices, values = split_overrides(arguments)
     with initialize_config_dir(str(Path(resources.path("configs")).resolve()), version_base="1.3"):
         try:
@@ -95,7 +125,9 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
                 if not key.startswith(("+", "~")) and key not in known:
                     options = [*known, *groups()]
                     raise InputError(f"unknown setting {key!r}{suggestion(key, options)}")
-            return typed(plain(hydra_compose(name, overrides=[*choices, *values])), base)
+            given = plain(hydra_compose(name, overrides=[*choices, *values]), resolve=False)
+            put_text(given, text)
+            return typed(plain(OmegaConf.create(given)), base)
         except (HydraException, OmegaConfBaseException) as error:
             text = " ".join(str(error).split())
             raise InputError(f"configuration: {text[:300]}") from error
@@ -146,6 +178,7 @@ def change(config: dict[str, Any], values: Sequence[str], where: str) -> dict[st
     Raises:
         InputError: a key it has not, or a value that cannot be read.
     """
+    text, values = take_text(values)
     known = _keys(config)
     for value in values:
         key = value.partition("=")[0]
@@ -156,7 +189,9 @@ def change(config: dict[str, Any], values: Sequence[str], where: str) -> dict[st
     except Exception as error:
         raise InputError(f"cannot read {' '.join(values)}: {error}") from error
     assert isinstance(merged, DictConfig)
-    return typed(plain(merged), config)
+    changed = plain(merged)
+    put_text(changed, text, f" of {where}")
+    return typed(changed, config)
 
 
 def to_yaml(config: dict[str, Any]) -> str:

@@ -228,4 +228,6 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
 def shareable(config: dict[str, Any], domain: Domain) -> dict[str, Any]:
     """The part of a configuration that config.json needs to rebuild the network."""
     keys = ("model", "schedule", "parameterization", "learned_variance", "sampler", "seed")
-    return {"domain": domain.name, "facts": domain.facts()} | {k: config[k] for k in keys}
+    own = {"domain": domain.name, "facts": domain.facts(), "space": config.get("space")}
+    own["gives"] = "velocity" if config["loss"].get("coupling") else "mean"
+    return own | {k: config[k] for k in keys}

@@ -19,6 +19,7 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.losses import measure_sigma_data
 from sciffusion.core.rng import Rng
+from sciffusion.core.samplers import Sampler
 from sciffusion.domains.base import Batch, Domain
 from sciffusion.domains.image.data import (
     ImageDataset,
@@ -28,8 +29,10 @@ from sciffusion.domains.image.data import (
     to_model,
     to_uint8,
 )
+from sciffusion.domains.sampling import draw_asked, world_size
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
+from sciffusion.io.run import Run
 from sciffusion.metrics.table import Table
 from sciffusion.viz.grid import image_grid, save_grid
 
@@ -184,19 +187,41 @@ class ImageDomain(Domain):
         shown = x[:most]
         return image_grid(shown, math.ceil(math.sqrt(len(shown))))
 
-    def write(self, samples: ImageSamples, path: Path) -> list[Path]:
-        with atomic_path(path / "samples.npz") as temporary, temporary.open("wb") as file:
+    def serve(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        settings: Mapping[str, Any],
+        device: torch.device,
+    ) -> None:
+        """OUT/samples.npz and OUT/grid.png."""
+        source = Path(settings["run"])
+        home = source.parent if source.suffix == ".safetensors" else source
+        out = Run(Path(settings["out"] or home / "samples")).make().path
+        request = {"label": settings["label"]}
+        samples = draw_asked(self, denoiser, sampler, settings, device, request)
+        if world_size()[0] > 0:
+            return
+        with atomic_path(out / "samples.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, x=samples.x, label=samples.label)
-        save_grid(path / "grid.png", self.preview(samples))
-        return [path / "samples.npz", path / "grid.png"]
+        save_grid(out / "grid.png", self.preview(samples))
+        print(f"sciffusion: wrote {out / 'samples.npz'} and {out / 'grid.png'}")
 
     def evaluate(
-        self, samples: ImageSamples, denoiser: Denoiser, settings: Mapping[str, Any]
-    ) -> Any:
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        settings: Mapping[str, Any],
+        device: torch.device,
+    ) -> Table | None:
         from sciffusion.domains.image.bits import bits_row
         from sciffusion.domains.image.metrics import evaluate_images
 
         train, test = self.data
+        request = {"label": settings["label"]}
+        samples = draw_asked(self, denoiser, sampler, settings, device, request)
+        if world_size()[0] > 0:
+            return None
         label = samples.label if samples.classes else None
         table = evaluate_images(
             samples.x, label, train, test, settings["extractor"], settings["seed"]

@@ -1,0 +1,124 @@
+"""Molecules: `Conformers.from_pretrained().sample("CC(=O)Nc1ccc(O)cc1", n=20)`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import ase
+    from rdkit import Chem
+
+    from sciffusion.core.samplers import Sampler
+
+__all__ = ["Conformers"]
+
+
+class Conformers:
+    """The molecule domain's face in Python.
+
+    Args:
+        domain, denoiser, config: from `domains.base.load_model`; use `from_pretrained`.
+        device: where it samples.
+    """
+
+    def __init__(self, domain: Any, denoiser: Any, config: dict[str, Any], device: Any) -> None:
+        self.domain, self.denoiser, self.config = domain, denoiser.to(device), config
+        self.device = device
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path | None = None, device: str = "auto") -> Conformers:
+        """A trained run's directory, or a .safetensors file with its config.json beside it.
+
+        Args:
+            path: by default the weights that come with sciffusion.
+
+        Raises:
+            InputError: the files cannot be used, or there are none.
+        """
+        from sciffusion.domains.base import choose_device, load_model
+        from sciffusion.resources import weights
+
+        model = load_model(weights("molecule") if path is None else path)
+        return cls(*model, choose_device(device))
+
+    def sample(
+        self,
+        mols: str | Chem.Mol | Sequence[str | Chem.Mol],
+        n: int = 10,
+        seed: int = 0,
+        stereo: Literal["draw", "enumerate", "as_given"] = "draw",
+        relax: Literal["none", "mmff", "xtb"] = "none",
+        keep: Literal["all", "diverse"] = "all",
+        rmsd: float = 0.5,
+        window: float | None = None,
+        tries: int = 20,
+        sampler: Sampler | None = None,
+        most_atoms: int = 20000,
+        errors: Literal["raise", "skip"] = "raise",
+    ) -> list[Chem.Mol | None]:
+        """RDKit molecules with n conformers each (Angstrom), in the order asked for.
+
+        A molecule's own conformers are not used. Its atom order is kept, hydrogens that were
+        implicit follow its atoms. Every conformer has the properties `conformer`, `SMILES` and,
+        where there are energies, `energy_kcal_per_mol` and `energy_method`.
+
+        Args:
+            mols: SMILES, RDKit molecules, or a list of both.
+            seed: conformer k of a molecule and a seed is always the same.
+            stereo: of open centres: draw an isomer for every conformer; enumerate, n conformers of
+                every isomer, each a molecule of its own; or leave them open to the network.
+            relax: mmff (MMFF94s) or xtb (GFN2-xTB, needs tblite).
+            keep: diverse leaves out those within `rmsd` (Angstrom, heavy atoms) of another.
+            window: leave out those more than this many kcal/mol above the lowest.
+            tries: draws of a conformer, at most, until its bonds and stereo are right.
+            sampler: any of `sciffusion.core.samplers`; by default the one the run names.
+            most_atoms: of one batch.
+            errors: skip puts None, with a warning, for a molecule that cannot be served.
+
+        Raises:
+            InputError: a wrong setting, or a molecule that cannot be served.
+        """
+        from sciffusion.domains.molecule.generate import Generator, answered
+        from sciffusion.domains.molecule.requests import Limits, Settings
+        from sciffusion.domains.molecule.serve import drawing
+        from sciffusion.domains.sampling import check
+        from sciffusion.errors import InputError
+        from sciffusion.io.build import build
+
+        settings = Settings(n, stereo, relax, keep, rmsd, window, tries, seed)
+        sampler = sampler or build(self.config["sampler"])
+        check(sampler, self.denoiser)
+        draw = drawing(self.domain, self.denoiser, sampler, seed, self.device, most_atoms)
+        if errors not in ("raise", "skip"):
+            raise InputError(f"errors={errors} is not known: raise or skip")
+        limits = Limits(self.domain.facts(), _warn)
+        return answered(Generator(draw, settings, _warn), _several(mols), limits, errors == "skip")
+
+    @staticmethod
+    def ase(mol: Chem.Mol) -> list[ase.Atoms]:
+        """A molecule's conformers as ASE atoms; properties in `info`.
+
+        Raises:
+            InputError: ASE is not installed.
+        """
+        from sciffusion.errors import InputError
+
+        try:
+            from ase import Atoms
+        except ImportError:
+            raise InputError("ASE is not installed: pip install ase") from None
+        numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+        return [
+            Atoms(numbers, c.GetPositions(), info=c.GetPropsAsDict()) for c in mol.GetConformers()
+        ]
+
+
+def _several(mols: str | Chem.Mol | Sequence[str | Chem.Mol]) -> list[str | Chem.Mol]:
+    return list(mols) if isinstance(mols, Sequence) and not isinstance(mols, str) else [mols]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)

@@ -1,0 +1,83 @@
+"""What a network knows of a molecule before it sees a coordinate: atoms, bonds, shortest paths.
+
+Atoms are embedded by their categories and mixed along bonds; pairs of atoms get an embedding of
+bond, path length and the side of a double bond on which they must lie.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciffusion.core.cond import Cond
+from sciffusion.domains.molecule.data import BOND_CODES, MOST_HOPS
+from sciffusion.domains.molecule.graph import ATOM_FEATURES
+
+MOST_BONDS = 8
+"""Neighbours that an atom is told of: more than any drug-like atom has."""
+
+
+class BondGraph(nn.Module):
+    """h_i <- h_i + W sum_j silu(A h_i + B h_j + e_ij) over bonded j, some times.
+
+    Args:
+        dim: width of an atom.
+        layers: rounds of messages.
+    """
+
+    def __init__(self, dim: int, layers: int = 3) -> None:
+        super().__init__()
+        self.atoms = nn.ModuleList(nn.Embedding(n, dim) for n in ATOM_FEATURES.values())
+        self.bond = nn.Embedding(BOND_CODES, dim)
+        self.rounds = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm": nn.LayerNorm(dim),
+                    "ends": nn.Linear(dim, 2 * dim),
+                    "out": nn.Linear(dim, dim),
+                    "mlp": nn.Sequential(
+                        nn.LayerNorm(dim),
+                        nn.Linear(dim, 2 * dim),
+                        nn.SiLU(),
+                        nn.Linear(2 * dim, dim),
+                    ),
+                }
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, cond: Cond) -> Float[Tensor, "b n dim"]:
+        """Atoms that know their neighbourhood."""
+        s = cond.structure
+        h = torch.stack([e(s["atoms"][..., k]) for k, e in enumerate(self.atoms)]).sum(0)
+        most = min(MOST_BONDS, s["bond"].shape[1])
+        code, j = s["bond"].topk(most, -1)
+        bonded = (code > 0)[..., None].to(h.dtype)
+        edge = self.bond(code)
+        rows = torch.arange(len(h), device=h.device)[:, None, None]
+        for part in self.rounds:
+            own, other = part["ends"](part["norm"](h)).chunk(2, -1)
+            message = F.silu(own[:, :, None] + other[rows, j] + edge) * bonded
+            h = h + part["out"](message.sum(2))
+            h = h + part["mlp"](h)
+        return self.norm(h)
+
+
+class PairEmbedding(nn.Module):
+    """(B, N, N, dim) bond, path length, side, and what the two atoms are."""
+
+    def __init__(self, atom_dim: int, dim: int) -> None:
+        super().__init__()
+        self.bond = nn.Embedding(BOND_CODES, dim)
+        self.hops = nn.Embedding(MOST_HOPS + 2, dim)
+        self.side = nn.Embedding(3, dim)
+        self.ends = nn.Linear(atom_dim, 2 * dim)
+
+    def forward(self, h: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n n dim"]:
+        s = cond.structure
+        own, other = self.ends(h).chunk(2, -1)
+        known = self.bond(s["bond"]) + self.hops(s["hops"]) + self.side(s["side"])
+        return known + own[:, :, None] + other[:, None]

@@ -1,0 +1,211 @@
+"""The molecule domain: conformers (B, N, 3) in Angstrom, conditioned on their molecular graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from sciffusion.core.cond import Cond
+from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.geometry import centre, random_rotations
+from sciffusion.core.rng import Rng
+from sciffusion.core.samplers import Sampler
+from sciffusion.core.spaces import ZeroCoM
+from sciffusion.domains.base import Batch, Domain
+from sciffusion.domains.molecule.data import (
+    Conformers,
+    Graphs,
+    MoleculeSource,
+    Splits,
+    coordinate_std,
+    structure,
+)
+from sciffusion.domains.molecule.graph import MolGraph
+from sciffusion.errors import InputError
+from sciffusion.io.build import build
+from sciffusion.viz.molecules import molecule_grid, molecule_picture
+
+EXAMPLES = 16
+"""Held-out molecules whose graphs travel with the weights, for pictures."""
+
+
+@dataclass(frozen=True)
+class MoleculeSamples:
+    """Conformers.
+
+    Attributes:
+        z: (N_i,) atomic numbers of each sample.
+        bonds: (E_i, 2) each.
+        coords: (N_i, 3) each, in Angstrom.
+    """
+
+    z: list[Int[np.ndarray, " n"]]
+    bonds: list[Int[np.ndarray, "e 2"]]
+    coords: list[Float[np.ndarray, "n 3"]]
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+    def __getitem__(self, index: Any) -> MoleculeSamples:
+        rows = np.arange(len(self))[index]
+        return MoleculeSamples(*([part[i] for i in rows] for part in vars(self).values()))
+
+
+class MoleculeDomain(Domain):
+    """Molecules.
+
+    Args:
+        data: config of a source in `domains.molecule.data`; None to sample only.
+        facts: what `facts()` said when the run was trained; None to read it off the data.
+    """
+
+    name = "molecule"
+    space = ZeroCoM()
+
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        self.splits: Splits | None = None
+        if data is not None:
+            source: MoleculeSource = build(dict(data))
+            self.splits = source.load()
+        self._facts = dict(facts) if facts is not None else self._measure()
+        self.examples = [MolGraph.from_plain(g) for g in self._facts["examples"]]
+
+    def _measure(self) -> dict[str, Any]:
+        train, val = self.data.train, self.data.val
+        return {
+            "sigma_data": coordinate_std(train),
+            "elements": sorted({int(z) for r in train for z in r.graph.z}),
+            "largest": max(len(r.graph) for r in train),
+            "examples": [r.graph.to_plain() for r in (val or train)[:EXAMPLES]],
+        }
+
+    @property
+    def data(self) -> Splits:
+        """The molecules to train on and to measure against.
+
+        Raises:
+            InputError: the domain was made to sample only.
+        """
+        if self.splits is None:
+            raise InputError("this needs the training data: give the run's data again")
+        return self.splits
+
+    def facts(self) -> dict[str, Any]:
+        return self._facts
+
+    def network(self, model: Mapping[str, Any], learned_variance: bool) -> nn.Module:
+        if learned_variance:
+            raise InputError("learned_variance=true: the molecule networks give no variance")
+        return build(model)
+
+    def train_set(self) -> Conformers:
+        return Conformers(self.data.train)
+
+    def encode(self, batch: Batch, rng: Rng | None) -> tuple[Float[Tensor, "b n 3"], Cond]:
+        x = centre(batch["x"], batch["mask"])
+        if rng is not None:
+            x = x @ random_rotations(rng, "augment", x.dtype).mT
+        return x, structure(batch)
+
+    def prior_cond(
+        self, index: Int[Tensor, " n"], request: Mapping[str, Any]
+    ) -> tuple[tuple[int, ...], Cond]:
+        """Sample i is one of `request["graphs"][i]`; by default the examples in turn."""
+        graphs: Sequence[MolGraph] = request.get("graphs") or self.examples
+        asked = Graphs([graphs[i % len(graphs)] for i in index.tolist()])
+        cond = structure(asked.gather(torch.arange(len(index))))
+        return (cond.structure["mask"].shape[1], 3), cond
+
+    def decode(self, x0: Float[Tensor, "n m 3"], cond: Cond) -> MoleculeSamples:
+        s = cond.map(lambda v: v.cpu()).structure
+        size = s["mask"].sum(1).tolist()
+        return MoleculeSamples(
+            [a[:n, 0].numpy() for a, n in zip(s["atoms"], size, strict=True)],
+            [b.triu().nonzero().numpy() for b in s["bond"]],
+            [x[:n].numpy() for x, n in zip(x0.float().cpu(), size, strict=True)],
+        )
+
+    def join(self, parts: Sequence[MoleculeSamples]) -> MoleculeSamples:
+        return MoleculeSamples(*(sum(lists, []) for lists in zip(
+            *(vars(p).values() for p in parts), strict=True)))  # fmt: skip
+
+    def preview(self, samples: MoleculeSamples, most: int = 16) -> Image.Image:
+        """A grid of ball-and-stick pictures."""
+        shown = samples[:most]
+        parts = zip(shown.coords, shown.z, shown.bonds, strict=True)
+        pictures = [molecule_picture(*part) for part in parts]
+        return molecule_grid(pictures, columns=max(1, round(len(pictures) ** 0.5)))
+
+    def serve(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        settings: Mapping[str, Any],
+        device: torch.device,
+    ) -> None:
+        from sciffusion.domains.molecule.serve import serve
+
+        serve(self, denoiser, sampler, settings, device)
+
+    def evaluate(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        settings: Mapping[str, Any],
+        device: torch.device,
+    ) -> Any:
+        from sciffusion.domains.molecule.evaluation import evaluate
+
+        return evaluate(self, denoiser, sampler, settings, device)
+
+
+def batches(sizes: Sequence[int], most_atoms: int) -> list[list[int]]:
+    """Positions grouped by like size, so that a padded batch holds at most `most_atoms` atoms.
+
+    Pairs are what memory goes to: molecules beyond 64 atoms count more than their atoms.
+    """
+    found: list[list[int]] = []
+    for k in sorted(range(len(sizes)), key=lambda k: (sizes[k], k)):
+        cost = sizes[k] * max(1.0, sizes[k] / 64)
+        if not found or (len(found[-1]) + 1) * cost > most_atoms:
+            found.append([])
+        found[-1].append(k)
+    return found
+
+
+def draw_coordinates(
+    domain: MoleculeDomain,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    graphs: Sequence[MolGraph],
+    numbers: Sequence[int],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    most_atoms: int = 20000,
+) -> list[Float[np.ndarray, "n 3"]]:
+    """One conformer (N_i, 3) in Angstrom of each graph; graphs may repeat.
+
+    Args:
+        numbers: name the random numbers of each draw: a graph's draw of a seed and a number is the
+            same whatever it is drawn beside.
+        most_atoms: of one batch, padding included.
+    """
+    found: list[np.ndarray] = [np.zeros((0, 3), np.float32)] * len(graphs)
+    number = torch.tensor([n & 0xFFFFFFFF for n in numbers], dtype=torch.int64)
+    for rows in batches([len(g) for g in graphs], most_atoms):
+        shape, cond = domain.prior_cond(
+            torch.arange(len(rows)), {"graphs": [graphs[k] for k in rows]}
+        )
+        out = sampler(denoiser, shape, cond.to(device), seed, index=number[rows], device=device)
+        for k, x in zip(rows, domain.decode(out.x, cond).coords, strict=True):
+            found[k] = x
+    return found

@@ -1,0 +1,186 @@
+"""The SO(3)-equivariant denoiser: attention over atoms that carry scalars and points.
+
+Each atom has scalars s and C points y, which begin at its noisy position and move with it under
+rotations and translations. A layer looks at all pairs: distances between points and what is known
+of the two atoms (bond, path, stereo side) give attention biases and the weights with which points
+pull at each other. Handedness enters only through the asked-for sign of each stereo centre times
+its present volume, so the mirror image with mirrored signs gets the mirrored answer, and the mirror
+image with the same signs another one. After EGNN (Satorras et al. 2021) and AlphaFold 2's invariant
+point attention (Jumper et al. 2021).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciffusion.core.cond import Cond
+from sciffusion.domains.molecule.conditioner import BondGraph, PairEmbedding
+from sciffusion.nn.blocks import zero_init
+from sciffusion.nn.embeddings import LogSNREmbedding
+
+RADIAL = 16
+"""Gaussians that a distance is written in."""
+
+
+class PointLayer(nn.Module):
+    """One round: pairs look, atoms attend, points move, stereo centres turn, atoms think."""
+
+    def __init__(self, dim: int, pair_dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads, c = heads, heads
+        self.modulate = zero_init(nn.Linear(dim, 6 * dim))
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False)
+        self.ends = nn.Linear(dim, 2 * pair_dim)
+        self.look = nn.Linear(RADIAL + c, pair_dim)
+        self.pair_norm = nn.LayerNorm(pair_dim)
+        self.pair_mlp = nn.Sequential(
+            nn.SiLU(), nn.Linear(pair_dim, pair_dim), nn.SiLU(), nn.Linear(pair_dim, pair_dim)
+        )
+        self.bias = nn.Linear(pair_dim, heads)
+        self.pull = zero_init(nn.Linear(pair_dim, c))
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim + c, dim)
+        self.follow = zero_init(nn.Linear(dim, c))
+        self.mix = zero_init(nn.Linear(c, c, bias=False))
+        self.turn = nn.Sequential(nn.Linear(2 + dim, dim), nn.SiLU(), nn.Linear(dim, dim + c))
+        zero_init(self.turn[-1])
+        self.mlp = nn.Sequential(nn.Linear(dim + c, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
+
+    def forward(
+        self,
+        s: Float[Tensor, "b n d"],
+        y: Float[Tensor, "b n c 3"],
+        pair: Float[Tensor, "b n n p"],
+        noise: Float[Tensor, "b d"],
+        radial: Float[Tensor, " r"],
+        cond: Cond,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(s, y, pair) after this round."""
+        a1, b1, g1, a2, b2, g2 = self.modulate(noise)[:, None].chunk(6, -1)
+        known = cond.structure["mask"]
+        h = self.norm1(s) * (1 + a1) + b1
+
+        square = _distances(y)
+        apart = (square + 1e-6).sqrt()
+        near = torch.exp(-((apart[..., :1] - radial) ** 2) / (2 * (radial[1] - radial[0]) ** 2))
+        seen = torch.cat([near, torch.log1p(square)], -1)
+        own, other = self.ends(h).chunk(2, -1)
+        z = self.pair_norm(pair + own[:, :, None] + other[:, None] + self.look(seen.to(h.dtype)))
+        pair = pair + self.pair_mlp(z)
+
+        bias = self.bias(pair).permute(0, 3, 1, 2)
+        bias = bias.masked_fill(~known[:, None, None], -torch.inf)
+        attended, dragged = self._attend(h, y, bias)
+        both = (known[:, :, None] & known[:, None])[..., None]
+        weight = (self.pull(pair).float() / (1 + apart) * both).permute(0, 3, 1, 2) / 8
+        points = y.transpose(1, 2)
+        pulled = weight @ points - weight.sum(-1, keepdim=True) * points
+        y = y + pulled.transpose(1, 2) + self.follow(h).float()[..., None] * dragged
+        y = y + self.mix((y - y[:, :, :1]).transpose(2, 3)).transpose(2, 3)
+        s = s + g1 * self.out(torch.cat([attended, _lengths(dragged).to(h.dtype)], -1))
+
+        if cond.structure["tetra"].shape[1]:
+            ds, dy = self._turn(s, y, cond)
+            s, y = s + ds, y + dy
+
+        h = self.norm2(s) * (1 + a2) + b2
+        s = s + g2 * self.mlp(torch.cat([h, _lengths(y - y[:, :, :1]).to(h.dtype)], -1))
+        return s, y, pair
+
+    def _attend(self, h: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """(scalars, where the points of the attended atoms lie, relative to one's own)."""
+        q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        points = y.transpose(1, 2)
+        padding = (-v.shape[-1] - 3) % 8  # fused kernels want a multiple of 8
+        v = F.pad(torch.cat([v, points.to(v.dtype)], -1), (0, padding))
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        width = q.shape[-1]
+        scalars = found[..., :width].transpose(1, 2).flatten(2)
+        dragged = found[..., width : width + 3].float() - points
+        return scalars, dragged.transpose(1, 2)
+
+    def _turn(self, s: Tensor, y: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """Push the four points of each stereo centre towards, or away from, the asked-for hand."""
+        index, sign = cond.structure["tetra"], cond.structure["tetra_sign"].float()
+        rows = torch.arange(len(s), device=s.device)[:, None]
+        u, v, w = (y[rows, index[..., k], 0] - y[rows, index[..., 4], 0] for k in (1, 2, 3))
+        # The gradient of the volume by each point; cross products flip with the mirror, as signs do
+        ga, gb, gc = (torch.linalg.cross(p, q) for p, q in ((v, w), (w, u), (u, v)))
+        size = (u.norm(dim=-1) * v.norm(dim=-1) * w.norm(dim=-1) + 1e-3).unsqueeze(-1)
+        volume = sign[..., None] * (u * ga).sum(-1, keepdim=True) / size
+        told = torch.cat([volume, (sign != 0).float()[..., None]], -1).to(s.dtype)
+        answer = self.turn(torch.cat([told, s[rows, index[..., 0]]], -1))
+        answer = answer * (sign != 0).to(s.dtype)[..., None]
+        ds, strength = answer[..., : s.shape[-1]], answer[..., s.shape[-1] :].float()
+        push = torch.stack([ga, gb, gc, -(ga + gb + gc)], 2) * sign[..., None, None]
+        push = push / size[:, :, None].clamp_min(0.1)
+        moves = push[..., None, :] * strength[:, :, None, :, None]
+        out_s, out_y = torch.zeros_like(s), torch.zeros_like(y)
+        out_s.index_put_((rows[..., None], index), ds[:, :, None].expand(-1, -1, 5, -1), True)
+        out_y.index_put_((rows[..., None], index[..., 1:]), moves, True)
+        return out_s, out_y
+
+
+def _distances(y: Float[Tensor, "b n c 3"]) -> Float[Tensor, "b n n c"]:
+    """Squared distances between the points of two atoms, channel by channel."""
+    x = y.transpose(1, 2)
+    length = (x * x).sum(-1)
+    square = length[..., None] + length[..., None, :] - 2 * (x @ x.mT)
+    return square.clamp_min(0).permute(0, 2, 3, 1)
+
+
+def _lengths(v: Float[Tensor, "b n c 3"]) -> Float[Tensor, "b n c"]:
+    """Logarithmic squared lengths."""
+    return torch.log1p((v * v).sum(-1))
+
+
+class PointTransformer(nn.Module):
+    """Coordinates in, an equivariant vector for each atom out.
+
+    Args:
+        dim: width of an atom; a multiple of `heads`.
+        pair_dim: width of a pair.
+        layers: rounds.
+        heads: attention heads, and points an atom carries.
+        bond_layers: rounds of messages along bonds beforehand.
+    """
+
+    def __init__(
+        self, dim: int = 128, pair_dim: int = 32, layers: int = 6, heads: int = 8,
+        bond_layers: int = 3,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"model.heads={heads} must divide model.dim={dim}")
+        self.heads = heads
+        self.graph = BondGraph(dim, bond_layers)
+        self.pairs = PairEmbedding(dim, pair_dim)
+        self.noise = nn.Sequential(LogSNREmbedding(dim), nn.SiLU())
+        self.layers = nn.ModuleList(PointLayer(dim, pair_dim, heads) for _ in range(layers))
+        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU())
+        # Not zero: points begin at their atom, so the answer begins at zero all the same.
+        self.gate = nn.Linear(dim, heads)
+        self.register_buffer("radial", torch.linspace(0.0, 4.0, RADIAL), persistent=False)
+
+    def forward(
+        self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
+    ) -> Float[Tensor, "b n 3"]:
+        """The network's answer F for coordinates scaled to unit size."""
+        known = cond.structure["mask"][..., None]
+        noise = self.noise(log_snr)
+        s = self.graph(cond)
+        pair = self.pairs(s, cond)
+        with torch.autocast(x.device.type, enabled=False):
+            y = x.float()[:, :, None].expand(-1, -1, self.heads, -1)
+        for layer in self.layers:
+            s, y, pair = layer(s, y, pair, noise, self.radial, cond)
+        gate = self.gate(self.head(s + noise[:, None])).float()
+        moved = (gate[..., None] * (y - x[:, :, None])).sum(2)
+        # A displacement of the data is worth F = displacement / sigma: small at low noise.
+        rest = torch.sigmoid(-log_snr.float()).sqrt().clamp_min(0.05)
+        moved = moved / rest[:, None, None] * known
+        return (moved - moved.sum(1, keepdim=True) / known.sum(1, keepdim=True)) * known
