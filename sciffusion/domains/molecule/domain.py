@@ -135,8 +135,11 @@ class MoleculeDomain(Domain):
         )
 
     def join(self, parts: Sequence[MoleculeSamples]) -> MoleculeSamples:
-        return MoleculeSamples(*(sum(lists, []) for lists in zip(
-            *(vars(p).values() for p in parts), strict=True)))  # fmt: skip
+        joined: list[list[Any]] = [[], [], []]
+        for part in parts:
+            for whole, piece in zip(joined, vars(part).values(), strict=True):
+                whole.extend(piece)
+        return MoleculeSamples(*joined)
 
     def preview(self, samples: MoleculeSamples, most: int = 16) -> Image.Image:
         """A grid of ball-and-stick pictures."""

@@ -1,0 +1,164 @@
+"""What the networks may and may not see: rotations, mirrors, order, padding, stereo."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sciffusion.core.geometry import random_rotations
+from sciffusion.core.rng import Rng
+from sciffusion.domains.molecule.chem import from_smiles
+from sciffusion.domains.molecule.data import Graphs, structure
+from sciffusion.domains.molecule.model import PointTransformer
+from sciffusion.domains.molecule.transformer import ConformerTransformer, stereo_ranks
+
+ALANINE = "C[C@H](N)C(=O)O"
+BUTENE = "C/C=C/C"
+TOLUENE = "Cc1ccccc1"
+SIZES = {"dim": 32, "pair_dim": 16, "layers": 2, "heads": 4, "bond_layers": 2}
+
+
+def awake(network):
+    """The same network with every layer saying something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.fixture(scope="module", params=[PointTransformer, ConformerTransformer])
+def network(request):
+    torch.manual_seed(0)
+    return awake(request.param(**SIZES))
+
+
+@pytest.fixture(scope="module")
+def points():
+    torch.manual_seed(0)
+    return awake(PointTransformer(**SIZES))
+
+
+def cond_of(*graphs):
+    return structure(Graphs(graphs).gather(torch.arange(len(graphs))))
+
+
+def places(cond, seed=0):
+    mask = cond.structure["mask"]
+    x = torch.randn(*mask.shape, 3, generator=torch.Generator().manual_seed(seed))
+    x = x * mask[..., None]
+    return (x - x.sum(1, keepdim=True) / mask.sum(1)[:, None, None]) * mask[..., None]
+
+
+def answer(network, x, cond, log_snr=0.7):
+    with torch.no_grad():
+        return network(x, torch.full((len(x),), log_snr), cond)
+
+
+def renumbered(graph, order):
+    """The same molecule with its atoms in another order; `order[new] = old`."""
+    new = np.argsort(order)
+    bonds = np.sort(new[graph.bonds], 1)
+    return replace(
+        graph, atoms=graph.atoms[order], bonds=bonds, tetra=new[graph.tetra], ez=new[graph.ez]
+    )
+
+
+def test_turned_input_turned_output(points):
+    cond = cond_of(from_smiles(ALANINE), from_smiles(TOLUENE))
+    x = places(cond)
+    turn = random_rotations(Rng(0, torch.arange(2)))
+    plain, turned = answer(points, x, cond), answer(points, x @ turn.mT, cond)
+    assert plain.abs().mean() > 0.05
+    torch.testing.assert_close(turned, plain @ turn.mT, atol=2e-5, rtol=1e-4)
+
+
+def test_handedness_is_seen_where_there_is_a_stereo_centre(points):
+    mirror = torch.tensor([1.0, 1.0, -1.0])
+    right, left = from_smiles(ALANINE), from_smiles(ALANINE.replace("@", "@@"))
+    cond, other = cond_of(right), cond_of(left)
+    x = places(cond)
+    seen = answer(points, x, cond)
+    # The mirrored molecule in the mirrored place is the mirror image of the answer ...
+    torch.testing.assert_close(answer(points, x * mirror, other), seen * mirror)
+    # ... and the same molecule there is another problem.
+    assert (answer(points, x * mirror, cond) - seen * mirror).abs().max() > 1e-3
+    flat = cond_of(from_smiles(TOLUENE))
+    x = places(flat)
+    torch.testing.assert_close(answer(points, x * mirror, flat), answer(points, x, flat) * mirror)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(ALANINE, "C[C@@H](N)C(=O)O"), (BUTENE, "C/C=C\\C"), (ALANINE, "CC(N)C(=O)O")],
+)
+def test_stereo_is_an_input(network, one, other):
+    a, b = cond_of(from_smiles(one)), cond_of(from_smiles(other))
+    x = places(a)
+    assert (answer(network, x, a) - answer(network, x, b)).abs().max() > 1e-3
+
+
+def test_the_order_of_atoms_is_nobodys_business(network):
+    graph = from_smiles("C[C@H](N)C/C=C/C")
+    order = np.random.default_rng(0).permutation(len(graph))
+    cond, mixed = cond_of(graph), cond_of(renumbered(graph, order))
+    x = places(cond)
+    n = len(graph)
+    y = torch.zeros_like(x)
+    y[:, :n] = x[:, :n][:, order]
+    seen, again = answer(network, x, cond)[:, :n], answer(network, y, mixed)[:, :n]
+    torch.testing.assert_close(again, seen[:, order], atol=2e-5, rtol=1e-4)
+
+
+def test_neighbours_in_the_batch_change_nothing(network):
+    small, large = from_smiles(ALANINE), from_smiles("CC(C)(C)c1ccc(CCCCCCC(=O)O)cc1")
+    alone, both = cond_of(small), cond_of(small, large)
+    x = places(alone)
+    wide = places(both)
+    wide[0] = 0
+    wide[0, : x.shape[1]] = x[0]
+    seen = answer(network, x, alone)[0]
+    beside = answer(network, wide, both)[0]
+    torch.testing.assert_close(beside[: len(seen)], seen, atol=2e-5, rtol=1e-4)
+    assert beside[len(small) :].abs().max() == 0
+
+
+def test_the_answer_has_no_drift(network):
+    cond = cond_of(from_smiles(ALANINE), from_smiles(TOLUENE))
+    assert answer(network, places(cond), cond).sum(1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("make", [PointTransformer, ConformerTransformer])
+def test_it_begins_at_zero_and_every_weight_learns(make):
+    torch.manual_seed(0)
+    network = make(**SIZES)
+    cond = cond_of(from_smiles("C[C@H](N)C/C=C/C"))
+    x = places(cond)
+    assert answer(network, x, cond).abs().max() == 0
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    target = places(cond, 1)
+    for _ in range(4):  # layers behind zeros wait for those before them
+        optimizer.zero_grad()
+        (network(x, torch.zeros(1), cond) - target).square().sum().backward()
+        optimizer.step()
+    waiting = [
+        name for name, p in network.named_parameters()
+        if p.grad is None or not p.grad.abs().max() > 0
+    ]  # fmt: skip
+    assert not waiting
+
+
+def test_a_place_around_a_centre_spans_the_asked_for_volume():
+    """Whatever the sign says, points in the order of their places turn the same way."""
+    for smiles in (ALANINE, ALANINE.replace("@", "@@")):
+        graph = from_smiles(smiles)
+        ranks = stereo_ranks(cond_of(graph))[0]
+        (centre,) = graph.tetra[:, 0]
+        by_place = ranks[centre].argsort()[-4:].tolist()
+        listed = graph.tetra[0, 1:].tolist()
+        swaps = sum(
+            listed.index(by_place[i]) > listed.index(by_place[j])
+            for i in range(4) for j in range(i + 1, 4)
+        )  # fmt: skip
+        assert (-1) ** swaps == graph.tetra_sign[0]
