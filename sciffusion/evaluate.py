@@ -36,8 +36,8 @@ def main(arguments: Sequence[str]) -> None:
     domain = domain_class(trained["domain"])(data=trained["data"])  # type: ignore[call-arg]
     device = choose_device(config["device"])
     denoiser = load_model(config["run"])[1].to(device)
-    table = domain.evaluate(denoiser, build(config["sampler"]), config, device)
-    if table is None:  # not the first of several processes
+    found = domain.evaluate(denoiser, build(config["sampler"]), config, device)
+    if found is None:  # not the first of several processes
         return
 
     from rich.console import Console
@@ -47,13 +47,13 @@ def main(arguments: Sequence[str]) -> None:
 
     console = Console()
     console.width = max(console.width, 140)  # notes need room; narrower terminals wrap
-    console.print(table.rich())
+    console.print(found.table.rich())
     with atomic_path(run.path / "metrics.json") as temporary:
         # JSON has no word for an infinite guidance interval.
         settings = json.loads(json.dumps(config), parse_constant=str)
-        content = {"settings": settings, **table.to_dict()}
+        content = {"settings": settings, **found.table.to_dict()}
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
-    write_report(run, table)
+    write_report(run, found)
     print(f"sciffusion: wrote {run.path / 'metrics.json'} and {run.report}")
 
 

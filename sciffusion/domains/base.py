@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +27,10 @@ from sciffusion.errors import InputError
 from sciffusion.io.build import build
 from sciffusion.io.run import load_into, load_shared, load_tensors
 
+if TYPE_CHECKING:
+    from sciffusion.metrics.table import Table
+    from sciffusion.viz.report import Report
+
 Batch = dict[str, Tensor]
 
 DOMAINS = {
@@ -33,6 +38,19 @@ DOMAINS = {
     "molecule": "sciffusion.domains.molecule.domain.MoleculeDomain",
 }
 """The registry: where each domain's class lives; imported only when asked for."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        table: the measures.
+        show: adds what the domain has to show to a report.
+    """
+
+    table: Table
+    show: Callable[[Report], Any] | None = None
 
 
 class Dataset(Protocol):
@@ -53,6 +71,8 @@ class Domain(ABC):
 
     name: ClassVar[str]
     space: Space = Euclidean()
+    shown: ClassVar[int] = 100
+    """Samples in a report's picture."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -105,8 +125,11 @@ class Domain(ABC):
         sampler: Sampler,
         settings: Mapping[str, Any],
         device: torch.device,
-    ) -> Any:
-        """What `evaluate` does: a `metrics.table.Table` of samples measured against the data."""
+    ) -> Evaluation | None:
+        """What `evaluate` does: samples measured against the data.
+
+        None where this is not the first of several processes.
+        """
 
 
 def build_denoiser(domain: Domain, config: Mapping[str, Any]) -> NetworkDenoiser:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sciffusion.core.parameterization import times
-from sciffusion.domains.base import load_model
+from sciffusion.domains.base import Evaluation, load_model
 from sciffusion.domains.sampling import draw
 from sciffusion.io.build import build
 from sciffusion.io.run import Run
@@ -19,7 +19,7 @@ from sciffusion.viz.report import Report
 FRAMES = 20
 
 
-def trajectory(domain: Any, denoiser: Any, sampler: Any, seed: int, n: int = 40) -> list[Any]:
+def trajectory(domain: Any, denoiser: Any, sampler: Any, seed: int, n: int) -> list[Any]:
     """Pictures of n samples on their way from noise to data, at unit size."""
     shape, cond = domain.prior_cond(torch.arange(n), {})
     out = sampler(denoiser, shape, cond, seed, n, trajectory=True)
@@ -31,7 +31,7 @@ def trajectory(domain: Any, denoiser: Any, sampler: Any, seed: int, n: int = 40)
     return frames
 
 
-def write_report(run: Run, table: Any = None, samples: int = 100) -> Path:
+def write_report(run: Run, found: Evaluation | None = None) -> Path:
     """The page of a run, and RUN/samples/grid.png; returns the picture's path.
 
     Raises:
@@ -40,17 +40,19 @@ def write_report(run: Run, table: Any = None, samples: int = 100) -> Path:
     domain, denoiser, config = load_model(run.path)
     sampler = build(config["sampler"])
     picture = domain.preview(
-        draw(domain, denoiser, sampler, samples, config["seed"], processes=(0, 1))
+        draw(domain, denoiser, sampler, domain.shown, config["seed"], processes=(0, 1))
     )
     grid = save_grid(run.samples / "grid.png", picture)
 
     page = Report(f"{run.path.name}: {domain.name}")
-    if table is not None:
-        page.add_section("Measures").add_table(table)
+    if found is not None:
+        page.add_section("Measures").add_table(found.table)
+        if found.show is not None:
+            found.show(page)
     page.add_section("Samples").add_figure(
         picture, f"Seed {config['seed']}, {type(sampler).__name__} in {sampler.steps} steps."
     )
-    frames = trajectory(domain, denoiser, sampler, config["seed"])
+    frames = trajectory(domain, denoiser, sampler, config["seed"], min(40, domain.shown))
     page.add_section("Denoising").add_frames(frames, "From noise to data, shown at unit size.")
     if run.metrics.exists() and len(run.metrics.read_text().splitlines()) > 2:  # two rows: a curve
         figure = curves(read_columns(run.metrics), ["loss"], title="Training loss")

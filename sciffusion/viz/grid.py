@@ -53,7 +53,7 @@ def image_grid(
         raise InputError(f"{len(row_labels)} labels for {rows} rows of images; give one a row")
     scale = scale or max(1, round(READABLE_PIXELS / max(h, w)))
     cell_h, cell_w = h * scale + GAP, w * scale + GAP
-    margin = max((math.ceil(_font().getlength(label)) for label in row_labels), default=0)
+    margin = max((math.ceil(font().getlength(label)) for label in row_labels), default=0)
     margin += 2 * FONT_PIXELS // 2 if row_labels else 0
     height = max(cell_h, FONT_PIXELS + GAP) if row_labels else cell_h  # labels must not collide
     sheet = Image.new("RGB", (margin + columns * cell_w + GAP, rows * height + GAP), PAPER)
@@ -64,7 +64,7 @@ def image_grid(
     draw = ImageDraw.Draw(sheet)
     for row, label in enumerate(row_labels):
         place = (margin - FONT_PIXELS // 2, row * height + GAP + h * scale // 2)
-        draw.text(place, label, INK, font=_font(), anchor="rm")
+        draw.text(place, label, INK, font=font(), anchor="rm")
     return sheet
 
 
@@ -99,8 +99,9 @@ def _over_checker(x: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w 3
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont:
+def font(pixels: int = FONT_PIXELS) -> ImageFont.FreeTypeFont:
+    """The letters of labels."""
     # matplotlib carries DejaVu Sans, so labels look the same on every machine
     from matplotlib import get_data_path
 
-    return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), FONT_PIXELS)
+    return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), pixels)

@@ -1,13 +1,12 @@
 """A report that is one HTML file: pictures inside it, nothing fetched, fit for print.
 
 A content security policy forbids the page every request, so a figure that pointed elsewhere
-would show as broken at once. The only script moves the slider of a denoising trajectory; without
-it, and on paper, the first and the last frame stand in.
+would show as broken at once. Scripts move the slider of a denoising trajectory and, where there
+are structures, turn them; without script, and on paper, still pictures stand in.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,7 +16,9 @@ from typing import Protocol
 from PIL import Image
 
 from sciffusion.errors import InputError
-from sciffusion.viz.grid import png_bytes
+from sciffusion.viz import view3d
+from sciffusion.viz.embed import data_uri
+from sciffusion.viz.view3d import View
 from sciffusion.viz.write import write_whole
 
 NUMERIC = frozenset({"value", "n", "floor"})
@@ -37,16 +38,16 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <h1>{title}</h1>
 {body}
 </main>
-<script>{script}</script>
+{scripts}
 </body>
 </html>
 """
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f24; --soft: #5d6570; --paper: #ffffff;
-  --line: #d8dce2; --wash: #f4f6f8; --accent: #0072b2; }
+  --line: #d8dce2; --wash: #f4f6f8; --stage: #ffffff; --accent: #0072b2; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a0a8b3; --paper: #15181c;
-  --line: #363c44; --wash: #1f242a; --accent: #62b5e5; } }
+  --line: #363c44; --wash: #1f242a; --stage: #1f242a; --accent: #62b5e5; } }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 main { max-width: 74rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
@@ -85,7 +86,7 @@ pre { margin: 0; padding: .2rem .9rem .8rem; overflow-x: auto; font: .85rem/1.5 
   "DejaVu Sans Mono", monospace; }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --line: #bbb;
-    --wash: #fff; }
+    --wash: #fff; --stage: #fff; }
   main { max-width: none; padding: 0; } h2 { break-after: avoid; }
   figure, tr { break-inside: avoid; } pre { white-space: pre-wrap; }
   .player.ready { display: none; } .player.ready + .ends { display: flex; }
@@ -127,6 +128,7 @@ class Report:
     def __init__(self, title: str) -> None:
         self.title = title
         self._parts: list[str] = []
+        self._structures = False
 
     def add_section(self, heading: str) -> Report:
         """Begin a section."""
@@ -172,7 +174,7 @@ class Report:
             raise InputError("a trajectory without frames; record at least one step")
         last = len(frames) - 1
         images = "".join(
-            f'<img src="{_data_uri(frame)}" alt="frame {i + 1}"{"" if i == last else " hidden"}>'
+            f'<img src="{data_uri(frame)}" alt="frame {i + 1}"{"" if i == last else " hidden"}>'
             for i, frame in enumerate(frames)
         )
         slider = (
@@ -184,6 +186,20 @@ class Report:
             f'<figure><div class="player">{images}{slider}</div><div class="ends">{ends}</div>'
             f"{_caption(caption)}</figure>"
         )
+
+    def add_structure(self, *views: View, heading: str = "", caption: str = "") -> Report:
+        """Structures side by side, which turn together under the mouse.
+
+        Args:
+            views: `view3d.conformer_view` makes one of coordinates.
+            heading, caption: above and below them.
+
+        Raises:
+            InputError: there are no views, or the still picture of one is none.
+        """
+        figure = view3d.figure_html(views, heading, caption)
+        self._structures = True
+        return self._add(figure)
 
     def add_code(self, code: str, summary: str = "configuration") -> Report:
         """Text in fixed width, folded away under a summary."""
@@ -201,8 +217,14 @@ class Report:
 
     def html(self) -> str:
         """The whole page."""
+        style, scripts = STYLE, [SCRIPT]
+        if self._structures:
+            style, scripts = style + view3d.STYLE, [*scripts, *view3d.scripts()]
         return PAGE.format(
-            title=escape(self.title), style=STYLE, body="\n".join(self._parts), script=SCRIPT
+            title=escape(self.title),
+            style=style,
+            body="\n".join(self._parts),
+            scripts="\n".join(f"<script>{script}</script>" for script in scripts),
         )
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -227,25 +249,8 @@ def _cell_kind(heading: str) -> str:
 
 def _figure(picture: bytes | Image.Image, caption: str) -> str:
     alt = escape(caption or "figure", quote=True)
-    return f'<figure><img src="{_data_uri(picture)}" alt="{alt}">{_caption(caption)}</figure>'
+    return f'<figure><img src="{data_uri(picture)}" alt="{alt}">{_caption(caption)}</figure>'
 
 
 def _caption(text: str) -> str:
     return f"<figcaption>{escape(text)}</figcaption>" if text else ""
-
-
-def _data_uri(picture: bytes | Image.Image) -> str:
-    data = png_bytes(picture) if isinstance(picture, Image.Image) else picture
-    return f"data:{_media_type(data)};base64,{base64.b64encode(data).decode()}"
-
-
-def _media_type(data: bytes) -> str:
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.lstrip().startswith((b"<?xml", b"<svg")):
-        return "image/svg+xml"
-    raise InputError(
-        f"a figure of {len(data)} bytes is neither PNG, JPEG nor SVG; give it as one of these"
-    )

@@ -20,7 +20,7 @@ from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.losses import measure_sigma_data
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
-from sciffusion.domains.base import Batch, Domain
+from sciffusion.domains.base import Batch, Domain, Evaluation
 from sciffusion.domains.image.data import (
     ImageDataset,
     ImageSource,
@@ -213,7 +213,7 @@ class ImageDomain(Domain):
         sampler: Sampler,
         settings: Mapping[str, Any],
         device: torch.device,
-    ) -> Table | None:
+    ) -> Evaluation | None:
         from sciffusion.domains.image.bits import bits_row
         from sciffusion.domains.image.metrics import evaluate_images
 
@@ -228,4 +228,4 @@ class ImageDomain(Domain):
         )
         if settings["bits_images"]:
             table = Table(table.title, [*table.rows, bits_row(denoiser, self, settings)])
-        return table
+        return Evaluation(table)

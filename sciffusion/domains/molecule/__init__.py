@@ -81,7 +81,8 @@ class Conformers:
         Raises:
             InputError: a wrong setting, or a molecule that cannot be served.
         """
-        from sciffusion.domains.molecule.generate import Generator, answered
+        from sciffusion.domains.molecule.face import answered
+        from sciffusion.domains.molecule.generate import TOGETHER, Generator
         from sciffusion.domains.molecule.requests import Limits, Settings
         from sciffusion.domains.molecule.serve import drawing
         from sciffusion.domains.sampling import check
@@ -94,8 +95,9 @@ class Conformers:
         draw = drawing(self.domain, self.denoiser, sampler, seed, self.device, most_atoms)
         if errors not in ("raise", "skip"):
             raise InputError(f"errors={errors} is not known: raise or skip")
-        limits = Limits(self.domain.facts(), _warn)
-        return answered(Generator(draw, settings, _warn), _several(mols), limits, errors == "skip")
+        generator, limits = Generator(draw, settings, _warn), Limits(self.domain.facts(), _warn)
+        together = TOGETHER.get(self.device.type, TOGETHER["cpu"])
+        return answered(generator, _several(mols), limits, together, errors == "skip")
 
     @staticmethod
     def ase(mol: Chem.Mol) -> list[ase.Atoms]:
@@ -121,4 +123,4 @@ def _several(mols: str | Chem.Mol | Sequence[str | Chem.Mol]) -> list[str | Chem
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=4)
+    warnings.warn(text, stacklevel=2)

@@ -80,4 +80,4 @@ class PairEmbedding(nn.Module):
         s = cond.structure
         own, other = self.ends(h).chunk(2, -1)
         known = self.bond(s["bond"]) + self.hops(s["hops"]) + self.side(s["side"])
-        return known + own[:, :, None] + other[:, None]
+        return known.to(own.dtype) + own[:, :, None] + other[:, None]

@@ -18,7 +18,7 @@ from sciffusion.core.geometry import centre, random_rotations
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
 from sciffusion.core.spaces import ZeroCoM
-from sciffusion.domains.base import Batch, Domain
+from sciffusion.domains.base import Batch, Domain, Evaluation
 from sciffusion.domains.molecule.data import (
     Conformers,
     Graphs,
@@ -68,6 +68,7 @@ class MoleculeDomain(Domain):
 
     name = "molecule"
     space = ZeroCoM()
+    shown = EXAMPLES
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
@@ -165,7 +166,7 @@ class MoleculeDomain(Domain):
         sampler: Sampler,
         settings: Mapping[str, Any],
         device: torch.device,
-    ) -> Any:
+    ) -> Evaluation | None:
         from sciffusion.domains.molecule.evaluation import evaluate
 
         return evaluate(self, denoiser, sampler, settings, device)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int8, UInt8
@@ -90,21 +89,23 @@ class MolGraph:
                 return np.unique(label, return_inverse=True)[1]
             label = lower
 
-    def to_plain(self) -> dict[str, Any]:
-        """Plain JSON; `from_plain` undoes it."""
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()
-                if k in self.__dataclass_fields__}  # fmt: skip
+    def to_plain(self) -> dict[str, str]:
+        """Plain text for JSON; `from_plain` undoes it."""
+        return {
+            name: value if isinstance(value, str) else " ".join(map(str, value.ravel().tolist()))
+            for name in self.__dataclass_fields__
+            for value in [getattr(self, name)]
+        }
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> MolGraph:
+    def from_plain(cls, plain: Mapping[str, str]) -> MolGraph:
         """The graph that `to_plain` wrote."""
-        empty = cls.empty()
-        arrays = {
-            k: np.array(plain[k], v.dtype).reshape(-1, *v.shape[1:])
-            for k, v in vars(empty).items()
-            if isinstance(v, np.ndarray)
-        }
-        return cls(**arrays, **{k: plain[k] for k in ("name", "smiles", "scaffold")})
+        like = cls.empty()
+        return cls(**{
+            name: text if isinstance(of := getattr(like, name), str)
+            else np.array(text.split(), of.dtype).reshape(-1, *of.shape[1:])
+            for name, text in plain.items()
+        })  # fmt: skip
 
     @classmethod
     def empty(cls) -> MolGraph:

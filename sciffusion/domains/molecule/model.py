@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.domains.molecule.conditioner import BondGraph, PairEmbedding
+from sciffusion.nn.attention import attend
 from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
 
@@ -36,15 +37,11 @@ class PointLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False)
         self.ends = nn.Linear(dim, 2 * pair_dim)
         self.look = nn.Linear(RADIAL + c, pair_dim)
-        self.pair_norm = nn.LayerNorm(pair_dim)
-        self.pair_mlp = nn.Sequential(
-            nn.SiLU(), nn.Linear(pair_dim, pair_dim), nn.SiLU(), nn.Linear(pair_dim, pair_dim)
-        )
+        self.think = nn.Linear(pair_dim, pair_dim)
         self.bias = nn.Linear(pair_dim, heads)
         self.pull = zero_init(nn.Linear(pair_dim, c))
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim + c, dim)
-        self.follow = zero_init(nn.Linear(dim, c))
         self.mix = zero_init(nn.Linear(c, c, bias=False))
         self.turn = nn.Sequential(nn.Linear(2 + dim, dim), nn.SiLU(), nn.Linear(dim, dim + c))
         zero_init(self.turn[-1])
@@ -67,21 +64,21 @@ class PointLayer(nn.Module):
         square = _distances(y)
         apart = (square + 1e-6).sqrt()
         near = torch.exp(-((apart[..., :1] - radial) ** 2) / (2 * (radial[1] - radial[0]) ** 2))
-        seen = torch.cat([near, torch.log1p(square)], -1)
+        seen = torch.cat([near, torch.log1p(square)], -1).to(pair.dtype)
         own, other = self.ends(h).chunk(2, -1)
-        z = self.pair_norm(pair + own[:, :, None] + other[:, None] + self.look(seen.to(h.dtype)))
-        pair = pair + self.pair_mlp(z)
+        z = F.silu(self.look(seen) + pair + own[:, :, None] + other[:, None])
+        pair = pair + self.think(z)
 
         bias = self.bias(pair).permute(0, 3, 1, 2)
         bias = bias.masked_fill(~known[:, None, None], -torch.inf)
-        attended, dragged = self._attend(h, y, bias)
+        attended = attend(self.qkv(h), self.heads, bias)
         both = (known[:, :, None] & known[:, None])[..., None]
-        weight = (self.pull(pair).float() / (1 + apart) * both).permute(0, 3, 1, 2) / 8
+        weight = (self.pull(pair).float() * both / (8 + 8 * apart)).permute(0, 3, 1, 2)
         points = y.transpose(1, 2)
-        pulled = weight @ points - weight.sum(-1, keepdim=True) * points
-        y = y + pulled.transpose(1, 2) + self.follow(h).float()[..., None] * dragged
-        y = y + self.mix((y - y[:, :, :1]).transpose(2, 3)).transpose(2, 3)
-        s = s + g1 * self.out(torch.cat([attended, _lengths(dragged).to(h.dtype)], -1))
+        pulled = (weight @ points - weight.sum(-1, keepdim=True) * points).transpose(1, 2)
+        y = y + pulled
+        y = y + self.mix((y - y[:, :, :1]).mT).mT
+        s = s + g1 * self.out(torch.cat([attended, _lengths(pulled).to(h.dtype)], -1))
 
         if cond.structure["tetra"].shape[1]:
             ds, dy = self._turn(s, y, cond)
@@ -90,18 +87,6 @@ class PointLayer(nn.Module):
         h = self.norm2(s) * (1 + a2) + b2
         s = s + g2 * self.mlp(torch.cat([h, _lengths(y - y[:, :, :1]).to(h.dtype)], -1))
         return s, y, pair
-
-    def _attend(self, h: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """(scalars, where the points of the attended atoms lie, relative to one's own)."""
-        q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        points = y.transpose(1, 2)
-        padding = (-v.shape[-1] - 3) % 8  # fused kernels want a multiple of 8
-        v = F.pad(torch.cat([v, points.to(v.dtype)], -1), (0, padding))
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        width = q.shape[-1]
-        scalars = found[..., :width].transpose(1, 2).flatten(2)
-        dragged = found[..., width : width + 3].float() - points
-        return scalars, dragged.transpose(1, 2)
 
     def _turn(self, s: Tensor, y: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
         """Push the four points of each stereo centre towards, or away from, the asked-for hand."""

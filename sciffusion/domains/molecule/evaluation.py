@@ -1,0 +1,121 @@
+"""`evaluate` for molecules: draw ensembles of held-out molecules and measure them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.samplers import Sampler
+from sciffusion.domains.base import Evaluation
+from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
+from sciffusion.domains.molecule.geom_protocol import SAMPLES
+from sciffusion.domains.molecule.graph import MolGraph, Record
+from sciffusion.domains.molecule.metrics import Measures, evaluate_ensembles
+from sciffusion.domains.molecule.report import sections
+from sciffusion.domains.molecule.stereo import fault
+from sciffusion.domains.sampling import world_size
+from sciffusion.errors import InputError
+
+Draw = Callable[[Sequence[MolGraph], Sequence[int]], Sequence[np.ndarray]]
+"""Coordinates (N_i, 3) of each graph in Angstrom; the number names its random numbers."""
+
+
+def draw_ensembles(
+    draw: Draw, graphs: Sequence[MolGraph], counts: Sequence[int], tries: int = 20
+) -> tuple[list[Record], list[Record]]:
+    """(conformers as they come, the same with faulty ones drawn anew) of each molecule.
+
+    Args:
+        counts: conformers of each molecule.
+        tries: draws of a conformer, at most; what is wrong after the last one is missing.
+    """
+    asked = [k for k, n in enumerate(counts) for _ in range(n)]
+    found: dict[int, np.ndarray] = {}
+    wanted = list(range(len(asked)))
+    first: list[np.ndarray] = []
+    for attempt in range(tries):
+        numbers = [i + attempt * len(asked) for i in wanted]
+        coords = draw([graphs[asked[i]] for i in wanted], numbers)
+        first = first or list(coords)
+        for i, x in zip(wanted, coords, strict=True):
+            if not fault(x, graphs[asked[i]]):
+                found[i] = x
+        wanted = [i for i in wanted if i not in found]
+        if not wanted:
+            break
+
+    def records(of: Mapping[int, np.ndarray]) -> list[Record]:
+        return [
+            Record(graph, np.array([of[i] for i, m in enumerate(asked) if m == k and i in of],
+                                   np.float32).reshape(-1, len(graph), 3))
+            for k, graph in enumerate(graphs)
+        ]  # fmt: skip
+
+    return records(dict(enumerate(first))), records(found)
+
+
+def held_out(references: Sequence[Record], molecules: int, conformers: int) -> list[Record]:
+    """Some molecules, evenly through the list, each with some conformers, evenly through theirs."""
+    whole = [r for r in references if (r.graph.fragment == 0).all()]
+    chosen = [whole[k] for k in _evenly(len(whole), molecules)]
+    return [
+        replace(r, coords=r.coords[rows], energy=r.energy[rows] if len(r.energy) else r.energy)
+        for r in chosen
+        for rows in [_evenly(len(r.coords), conformers)]
+    ]
+
+
+def _evenly(n: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
+def evaluate(
+    domain: MoleculeDomain,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    settings: Mapping[str, Any],
+    device: torch.device,
+) -> Evaluation | None:
+    """Twice as many conformers as there are references of each held-out molecule, measured.
+
+    Raises:
+        InputError: nothing was held out, or settings that cannot be used.
+    """
+    for name in ("molecules", "conformers", "tries"):
+        if settings[name] < 1:
+            raise InputError(f"{name}={settings[name]} must be at least 1")
+    references = held_out(domain.data.val, settings["molecules"], settings["conformers"])
+    if not references:
+        raise InputError("no molecule was held out: raise data.val_share or give data.val=STORE")
+    if world_size()[0] > 0:
+        return None
+    how = Measures.of(settings)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        graphs = [r.graph for r in references]
+        counts = [SAMPLES * len(r.coords) for r in references]
+        task = bar.add_task("drawing conformers", total=None)
+
+        def draw(graphs: Sequence[MolGraph], numbers: Sequence[int]) -> list[np.ndarray]:
+            return draw_coordinates(
+                domain, denoiser, sampler, graphs, numbers, settings["seed"], device,
+                settings["most_atoms"],
+            )  # fmt: skip
+
+        start = time.perf_counter()
+        first, returned = draw_ensembles(draw, graphs, counts, settings["tries"])
+        seconds = time.perf_counter() - start
+        bar.remove_task(task)
+        task = bar.add_task("measuring", total=how.rounds * len(references))
+        table = evaluate_ensembles(
+            returned, references, how, seconds, first, lambda k: bar.advance(task, k)
+        )
+    return Evaluation(table, lambda page: sections(page, returned, references))

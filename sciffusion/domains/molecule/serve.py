@@ -1,0 +1,144 @@
+"""`python -m sciffusion.sample domain=molecule`: conformers of one SMILES or of a file of any size.
+
+Under torchrun every process takes its share of the work; the result is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.samplers import Sampler
+from sciffusion.domains.molecule.board import Board
+from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
+from sciffusion.domains.molecule.generate import TOGETHER, Draw
+from sciffusion.domains.molecule.job import Job
+from sciffusion.domains.sampling import check, world_size
+from sciffusion.errors import InputError
+
+
+def drawing(
+    domain: MoleculeDomain,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    most_atoms: int = 20000,
+) -> Draw:
+    """The network as what a `Generator` draws with."""
+
+    def draw(graphs: Sequence[Any], numbers: Sequence[int]) -> Sequence[Any]:
+        return draw_coordinates(
+            domain, denoiser, sampler, graphs, numbers, seed, device, most_atoms
+        )
+
+    return draw
+
+
+def serve(
+    domain: MoleculeDomain,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    config: Mapping[str, Any],
+    device: torch.device,
+) -> None:
+    """Serve the request of a configuration; see configs/request/molecule.yaml.
+
+    Raises:
+        InputError: settings or input that cannot be used, or, once all others are served, records
+            that could not be.
+    """
+    check(sampler, denoiser)
+    if config["most_atoms"] < 1:
+        raise InputError(f"most_atoms={config['most_atoms']} must be at least 1")
+    draw = drawing(domain, denoiser, sampler, config["seed"], device, config["most_atoms"])
+    together = TOGETHER.get(device.type, TOGETHER["cpu"])
+    identity = {
+        "weights": _digest(denoiser),
+        "sampler": config["sampler"],
+        "device": device.type,
+        "most_atoms": config["most_atoms"],
+    }
+    serve_with(draw, domain.facts(), config, identity, together)
+
+
+def serve_with(
+    draw: Draw,
+    facts: Mapping[str, Any],
+    config: Mapping[str, Any],
+    identity: Mapping[str, Any] | None = None,
+    together: int = TOGETHER["cpu"],
+) -> None:
+    """`serve` with any way to draw.
+
+    Args:
+        facts: what it was trained on, see `requests.Limits`.
+        identity: what its result depends on.
+        together: conformers drawn together.
+    """
+    rank, world = world_size()
+    with Board(silent=rank > 0) as board, _terminated(), _team(world) as barrier:
+        job = Job(draw, facts, config, identity or {}, together, board)
+        if rank == 0:
+            job.begin()
+        barrier()
+        try:
+            count = job.work(rank, world)
+        except InputError:
+            job.journal.clear_if_empty()
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            board.say(f"the same command goes on from {job.journal.folder}")
+            raise
+        barrier()
+        if rank == 0:
+            job.finish(count)
+
+
+def _digest(denoiser: torch.nn.Module) -> str:
+    """Of the weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(denoiser.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _team(world: int) -> Iterator[Callable[[], Any]]:
+    """A barrier between the processes of torchrun."""
+    if world == 1:
+        yield lambda: None
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=timedelta(days=30))
+    try:
+        yield dist.barrier
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that no half file stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: Any) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

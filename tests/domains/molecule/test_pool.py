@@ -1,0 +1,39 @@
+import os
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from sciffusion.domains.molecule.pool import cores, shared_out
+
+
+def squared(x):
+    return x * x
+
+
+def process(_):
+    return os.getpid()
+
+
+def test_results_come_in_order_and_from_other_processes():
+    done = []
+    assert shared_out(squared, range(7), 2, done.append) == [x * x for x in range(7)]
+    assert sum(done) == 7
+    assert os.getpid() not in shared_out(process, range(2), 2)
+    assert set(shared_out(process, range(2), 1)) == {os.getpid()}
+    assert shared_out(squared, []) == []
+    assert cores() >= 1
+
+
+def test_an_error_of_the_work_comes_back():
+    with pytest.raises(ZeroDivisionError):
+        shared_out(divmod_zero, [1, 2], 2)
+
+
+def divmod_zero(x):
+    return x // 0
+
+
+def test_a_process_that_dies_does_not_spoil_the_next_call():
+    with pytest.raises(BrokenProcessPool):
+        shared_out(os._exit, [1, 1], 2)
+    assert shared_out(squared, [2, 3], 2) == [4, 9]
