@@ -26,7 +26,6 @@ MENDS = {
     errno.EISDIR: "name a file, not a directory",
     errno.ENOTDIR: "a part of the path is a file: choose another path",
     errno.EEXIST: "a part of the path is a file: choose another path",
-    errno.ENOENT: "choose a place where files can be made",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "check the disk",
 }
