@@ -1,11 +1,11 @@
-"""`sciffusion train|sample|evaluate`: the entry points under one name."""
+"""`sciffusion prepare|train|sample|evaluate`: the entry points under one name."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = ("train", "sample", "evaluate")
+COMMANDS = ("prepare", "train", "sample", "evaluate")
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def test_help_names_every_choice(name, capsys):
     assert f"python -m sciffusion.{name}" in text
     known = groups()
     for group in known if name == "train" else ("sampler", "grid"):
-        if name == "train" and group in ("grid", "request", "measures"):
+        if name == "train" and group in ("grid", "request", "measures", "prepare"):
             continue  # of the sampler there, and of the other two entry points
         assert f"{group}={'|'.join(known[group])}" in text
 

@@ -150,9 +150,9 @@ def test_every_source_is_named(name):
 def test_every_file_is_tested():
     """A new group or a new file outside the groups needs a test above."""
     tested = {*TRAINED, "experiment", "sampler", "grid", "data", "domain"}
-    of_domains = {"space", "request", "measures"}  # tests/domains/NAME
+    of_domains = {"space", "request", "measures", "prepare"}  # tests/domains/NAME
     assert set(groups()) == tested | of_domains
     assert set(groups()["domain"]) == set(DOMAINS)
     root = Path(resources.path("configs"))
-    assert {f.stem for f in root.glob("*.yaml")} == {"train", "sample", "evaluate"}
+    assert {f.stem for f in root.glob("*.yaml")} == {"train", "sample", "evaluate", "prepare"}
     assert issubclass(ImageDomain, Domain)

@@ -19,7 +19,7 @@ from sciffusion.errors import InputError
 
 OPTIONAL = ("experiment", "grid", "logger")
 """Groups of which none may be chosen."""
-TEXT = ("run", "out", "init", "root", "path", "val", "input", "smiles", "contigs")
+TEXT = ("run", "out", "init", "root", "path", "val", "input", "smiles", "contigs", "elements")
 """Settings that are taken as they are typed: Hydra's grammar never sees them."""
 RUN_KEYS = ("domain", "data", "model", "schedule", "loss", "optimizer", "rate", "trainer", "seed")
 """What the configuration of a run must have."""

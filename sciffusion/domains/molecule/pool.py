@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from typing import TypeVar
@@ -19,6 +20,9 @@ from threadpoolctl import threadpool_limits
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 Progress = Callable[[int], None]
+
+AHEAD = 3
+"""Items that are taken ahead for each process."""
 
 
 def cores() -> int:
@@ -40,24 +44,37 @@ def shared_out(
         workers: processes; 1 works here, None takes one a core. They stay for the next call.
         progress: called with the number of items finished, one by one.
     """
-    workers = workers or cores()
-    alone = min(workers, len(items)) <= 1
+    alone = min(workers or cores(), len(items)) <= 1
     results = []
-    for result in map(work, items) if alone else _elsewhere(work, items, workers):
+    for result in streamed(work, items, 1 if alone else workers):
         results.append(result)
         if progress is not None:
             progress(1)
     return results
 
 
-def _elsewhere(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int
+def streamed(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
+    """The same one by one; only a few items are taken ahead, so there may be any number of them."""
+    workers = workers or cores()
+    if workers == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[Result]] = deque()
     try:
-        yield from _pool(workers).map(work, items)
+        for item in items:
+            waiting.append(_pool(workers).submit(work, item))
+            if len(waiting) > AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     except BrokenProcessPool:
         _pool.cache_clear()
         raise
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 @cache

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -30,7 +27,7 @@ from rich.progress import Progress
 from sciffusion import __version__, resources
 from sciffusion.atomic import atomic_path
 from sciffusion.data.download import digest
-from sciffusion.domains.molecule.pool import cores
+from sciffusion.domains.molecule.pool import streamed
 from sciffusion.domains.molecule.readers import split
 from sciffusion.domains.molecule.records import Piece
 from sciffusion.domains.molecule.shards import Job, Notes, Recipe, chunks, read_notes, work
@@ -54,8 +51,8 @@ class Source:
         """Name, size and checksum of each file."""
         found = []
         for file in self.files:
-            inside = sorted(file.iterdir()) if file.is_dir() else [file]
             try:
+                inside = _inside(file)
                 size = sum(f.stat().st_size for f in inside)
                 sums = [digest(f, "sha256") for f in inside if f.is_file()]
             except OSError as error:
@@ -82,8 +79,8 @@ def run(config: Mapping[str, Any]) -> None:
         recipe = replace(recipe, elements=tuple(str(symbol).strip() for symbol in symbols))
     out = None if config["out"] is None else Path(config["out"])
     if config["dataset"] == "molecules":
-        source, recipe = embedded()
-        out = out or embedded_path()
+        source = embedded()
+        out = out or embedded_path(recipe)
     elif config["dataset"] is not None:
         root = resources.cache_dir() if config["root"] is None else Path(config["root"])
         source = deposit(config["dataset"], root / config["dataset"])
@@ -124,15 +121,17 @@ def prepare(source: Source, out: Path, recipe: Recipe, workers: int | None = Non
     }
     told = json.loads(json.dumps(told))
     with _locked(out):
-        card = out / "card.json"
+        card, parts = out / "card.json", out / ".parts"
+        for leftover in out.glob(".*.tmp*"):  # of a call that was killed while it wrote
+            leftover.unlink()
         if _same(card, told, out):
+            shutil.rmtree(parts, ignore_errors=True)
             return _whole_notes(json.loads(card.read_text()), out)
-        parts = out / ".parts"
         if not _same(parts / "told.json", told, out):
             if any(out.glob("part-*.arrow")):
                 raise InputError(f"{out} holds a store without a card: name another directory")
             _write(parts / "told.json", told)
-        notes = _run_chunks(source, out, recipe, workers or cores())
+        notes = _run_chunks(source, out, recipe, workers)
         if not notes.molecules:
             first = notes.left_out[0] if notes.left_out else "there was none"
             shutil.rmtree(parts)
@@ -190,63 +189,40 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _run_chunks(source: Source, out: Path, recipe: Recipe, workers: int) -> Notes:
+def _run_chunks(source: Source, out: Path, recipe: Recipe, workers: int | None) -> Notes:
     """Do the chunks that are not done; the notes of all."""
-    jobs: list[Path] = []
+    noted: list[Path] = []
     sizes = [sum(f.stat().st_size for f in _inside(file)) for file in source.files]
-    console = Console(stderr=True)
-    silent = not console.is_terminal
 
-    def open_jobs() -> Iterator[tuple[int, Job]]:
+    def jobs() -> Iterator[Job]:
         before = 0
         for file, size in zip(source.files, sizes, strict=True):
             for groups in chunks(source.cut(file), recipe):
-                name = f"{len(jobs):05d}"
-                job = Job(
-                    groups, recipe, out / f"part-{name}.arrow", out / ".parts" / f"{name}.json"
-                )
-                jobs.append(job.notes)
-                if not job.done:
-                    yield before, job
+                name = f"part-{len(noted):05d}"
+                noted.append(out / ".parts" / f"{name}.json")
+                if not noted[-1].exists():
+                    yield Job(groups, recipe, out / f"{name}.arrow", noted[-1], before)
             before += size
 
-    with Progress(console=console, disable=silent, transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("preparing", total=sum(sizes))
-        for before, position in _in_order(open_jobs(), workers):
-            bar.update(task, completed=before + position)
+        try:
+            for position in streamed(work, jobs(), workers):
+                bar.update(task, completed=position)
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process died while it prepared molecules (out of memory?): run again to go on, "
+                "with workers=1 to see where"
+            ) from error
     notes = Notes()
-    for path in jobs:
+    for path in noted:
         notes.add(read_notes(path))
     return notes
 
 
 def _inside(file: Path) -> list[Path]:
     return sorted(file.iterdir()) if file.is_dir() else [file]
-
-
-def _in_order(jobs: Iterable[tuple[int, Job]], workers: int) -> Iterator[tuple[int, int]]:
-    """(start of the file, position in it) of finished chunks; few are held at a time."""
-    if workers == 1:
-        yield from ((before, work(job)) for before, job in jobs)
-        return
-    # Spawned, not forked: a fork of a process that has started threads may hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting: deque[Any] = deque()
-        try:
-            for before, job in jobs:
-                waiting.append((before, pool.submit(work, job)))
-                if len(waiting) > 2 * workers:
-                    before, future = waiting.popleft()
-                    yield before, future.result()
-            for before, future in waiting:
-                yield before, future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a process died while it prepared molecules (out of memory?): run again to go on, "
-                "with workers=1 to see where"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
@@ -261,29 +237,36 @@ def _locked(out: Path) -> Iterator[None]:
         raise InputError(f"cannot write to {out}: {error.strerror}; choose another out=") from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            if [p.name for p in out.iterdir()] == [".lock"]:  # nothing came of it
+                (out / ".lock").unlink()
+                out.rmdir()
 
 
-def embedded() -> tuple[Source, Recipe]:
-    """The molecules that come with the library, and how their conformers are made."""
-    return Source([resources.path("datasets", "molecules/molecules.csv")]), Recipe(conformers=10)
+EMBEDDED = Recipe()
+"""How the conformers of the embedded molecules are made."""
 
 
-def embedded_path(cache: Path | None = None) -> Path:
+def embedded() -> Source:
+    """The molecules that come with the library."""
+    return Source([resources.path("datasets", "molecules/molecules.csv")])
+
+
+def embedded_path(recipe: Recipe = EMBEDDED, cache: Path | None = None) -> Path:
     """Where their store is kept; another list, recipe or RDKit has another place."""
-    source, recipe = embedded()
-    told = json.dumps([source.facts(), asdict(recipe), rdkit.__version__, __version__])
+    told = json.dumps([embedded().facts(), asdict(recipe), rdkit.__version__, __version__])
     name = hashlib.sha256(told.encode()).hexdigest()[:12]
     return (cache or resources.cache_dir()) / "molecules" / f"embedded-{name}"
 
 
 def embedded_store(cache: str | Path | None = None) -> Path:
-    """The store of the embedded molecules; made on first use, in about a minute on two cores.
+    """The store of the embedded molecules; made on first use, in less than a minute on two cores.
 
     Args:
         cache: by default `resources.cache_dir()`.
     """
-    out = embedded_path(None if cache is None else Path(cache))
-    source, recipe = embedded()
-    prepare(source, out, recipe)
+    out = embedded_path(cache=None if cache is None else Path(cache))
+    prepare(embedded(), out, EMBEDDED)
     return out

@@ -140,7 +140,8 @@ def _garbled(block: str) -> str:
     if re.search(r"\b(nan|inf)", "\n".join(lines[4:]), re.IGNORECASE):
         return "it has coordinates that are not numbers: repair or remove it"
     counts = re.match(r"([ \d]{3})([ \d]{3})", lines[3]) if len(lines) > 3 else None
-    if counts and len(lines) < 4 + sum(int(n or 0) for n in counts.groups()):
+    rows = [line for line in lines[4:] if line.strip() and not line.startswith("M  ")]
+    if counts and len(rows) < sum(int(n) for n in counts.groups() if n.strip()):
         return "it has fewer atoms or bonds than it says: copy the file again"
     return "its MOL block is garbled: repair or remove it"
 

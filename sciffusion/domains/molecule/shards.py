@@ -148,21 +148,17 @@ def _bonds_text(text: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A chunk and where its shard and notes go."""
+    """A chunk, where its shard and notes go, and how much of the input lies before its file."""
 
     groups: list[Group]
     recipe: Recipe
     shard: Path
     notes: Path
-
-    @property
-    def done(self) -> bool:
-        """Whether an earlier call did it."""
-        return self.notes.exists()
+    before: int
 
 
 def work(job: Job) -> int:
-    """Write the shard of a chunk, then its notes; returns how far the file was read."""
+    """Write the shard of a chunk, then its notes; returns how far the input was read."""
     notes, records = Notes(), []
     for group in job.groups:
         notes.read += len(group)
@@ -173,7 +169,7 @@ def work(job: Job) -> int:
         write_shard(job.shard, records)
     with atomic_path(job.notes) as temporary:
         temporary.write_text(json.dumps(vars(notes)))
-    return job.groups[-1][-1].position
+    return job.before + job.groups[-1][-1].position
 
 
 def read_notes(path: Path) -> Notes:
