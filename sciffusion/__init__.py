@@ -4,15 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sciffusion.domains.image import Images
+    from sciffusion.domains.molecule import Conformers
 
-__all__ = ["Images"]
+__all__ = ["Conformers", "Images"]
 __version__ = "0.1.0"
+
+_FACES = {"Images": "image", "Conformers": "molecule"}
 
 
 def __getattr__(name: str) -> Any:
     """The domains' faces, imported when asked for."""
-    if name == "Images":
-        from sciffusion.domains.image import Images
+    if name not in _FACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return Images
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"sciffusion.domains.{_FACES[name]}"), name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sciffusion.domains.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from sciffusion.core.samplers import Sampler
@@ -12,28 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["Images"]
 
 
-class Images:
-    """The image domain's face in Python.
+class Images(Pretrained):
+    """The image domain's face in Python; begin with `from_pretrained`."""
 
-    Args:
-        domain, denoiser, config: from `domains.base.load_model`; use `from_pretrained`.
-        device: where it samples.
-    """
-
-    def __init__(self, domain: Any, denoiser: Any, config: dict[str, Any], device: Any) -> None:
-        self.domain, self.denoiser, self.config = domain, denoiser.to(device), config
-        self.device = device
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, device: str = "auto") -> Images:
-        """A trained run's directory, or a .safetensors file with its config.json beside it.
-
-        Raises:
-            InputError: the files cannot be used.
-        """
-        from sciffusion.domains.base import choose_device, load_model
-
-        return cls(*load_model(path), choose_device(device))
+    kind = "image"
 
     def sample(
         self,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from sciffusion.domains.pretrained import Pretrained
 
 if TYPE_CHECKING:
     import ase
@@ -16,33 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Conformers"]
 
 
-class Conformers:
-    """The molecule domain's face in Python.
+class Conformers(Pretrained):
+    """The molecule domain's face in Python; begin with `from_pretrained`."""
 
-    Args:
-        domain, denoiser, config: from `domains.base.load_model`; use `from_pretrained`.
-        device: where it samples.
-    """
-
-    def __init__(self, domain: Any, denoiser: Any, config: dict[str, Any], device: Any) -> None:
-        self.domain, self.denoiser, self.config = domain, denoiser.to(device), config
-        self.device = device
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path | None = None, device: str = "auto") -> Conformers:
-        """A trained run's directory, or a .safetensors file with its config.json beside it.
-
-        Args:
-            path: by default the weights that come with sciffusion.
-
-        Raises:
-            InputError: the files cannot be used, or there are none.
-        """
-        from sciffusion.domains.base import choose_device, load_model
-        from sciffusion.resources import weights
-
-        model = load_model(weights("molecule") if path is None else path)
-        return cls(*model, choose_device(device))
+    kind = "molecule"
 
     def sample(
         self,

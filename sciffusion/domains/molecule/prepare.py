@@ -75,7 +75,7 @@ def run(config: Mapping[str, Any]) -> None:
     recipe = Recipe(**{f.name: config[f.name] for f in fields(Recipe) if f.name != "elements"})
     if config["elements"] is not None:
         symbols = config["elements"]
-        symbols = symbols.split(",") if isinstance(symbols, str) else symbols
+        symbols = symbols.strip("[]").split(",") if isinstance(symbols, str) else symbols
         recipe = replace(recipe, elements=tuple(str(symbol).strip() for symbol in symbols))
     out = None if config["out"] is None else Path(config["out"])
     if config["dataset"] == "molecules":
