@@ -74,9 +74,23 @@ class Domain(ABC):
     shown: ClassVar[int] = 100
     """Samples in a report's picture."""
 
-    @abstractmethod
+    splits: Any = None
+    _facts: dict[str, Any]
+
+    @property
+    def data(self) -> Any:
+        """What to train on and what to measure against.
+
+        Raises:
+            InputError: the domain was made to sample only.
+        """
+        if self.splits is None:
+            raise InputError("this needs the training data: give the run's data again")
+        return self.splits
+
     def facts(self) -> dict[str, Any]:
         """Plain JSON that rebuilds the domain without its data: sizes, classes, sigma_data."""
+        return self._facts
 
     @abstractmethod
     def network(self, model: Mapping[str, Any], learned_variance: bool) -> nn.Module:

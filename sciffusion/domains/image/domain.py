@@ -24,7 +24,6 @@ from sciffusion.domains.base import Batch, Domain, Evaluation
 from sciffusion.domains.image.data import (
     ImageDataset,
     ImageSource,
-    Splits,
     augment,
     to_model,
     to_uint8,
@@ -76,7 +75,6 @@ class ImageDomain(Domain):
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
     ) -> None:
-        self.splits: Splits | None = None
         self.augment: dict[str, Any] = {}
         if data is not None:
             node = dict(data)
@@ -102,20 +100,6 @@ class ImageDomain(Domain):
             "classes": train.classes,
             "sigma_data": measure_sigma_data(map(to_model, torch.from_numpy(train.x).split(1000))),
         }
-
-    @property
-    def data(self) -> Splits:
-        """The training and the test images.
-
-        Raises:
-            InputError: the domain was made to sample only.
-        """
-        if self.splits is None:
-            raise InputError("this needs the training data: give the run's data again")
-        return self.splits
-
-    def facts(self) -> dict[str, Any]:
-        return self._facts
 
     def network(self, model: Mapping[str, Any], learned_variance: bool) -> nn.Module:
         f = self._facts

@@ -23,7 +23,6 @@ from sciffusion.domains.molecule.data import (
     Conformers,
     Graphs,
     MoleculeSource,
-    Splits,
     coordinate_std,
     structure,
 )
@@ -73,7 +72,6 @@ class MoleculeDomain(Domain):
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
     ) -> None:
-        self.splits: Splits | None = None
         if data is not None:
             source: MoleculeSource = build(dict(data))
             self.splits = source.load()
@@ -88,20 +86,6 @@ class MoleculeDomain(Domain):
             "largest": max(len(r.graph) for r in train),
             "examples": [r.graph.to_plain() for r in (val or train)[:EXAMPLES]],
         }
-
-    @property
-    def data(self) -> Splits:
-        """The molecules to train on and to measure against.
-
-        Raises:
-            InputError: the domain was made to sample only.
-        """
-        if self.splits is None:
-            raise InputError("this needs the training data: give the run's data again")
-        return self.splits
-
-    def facts(self) -> dict[str, Any]:
-        return self._facts
 
     def network(self, model: Mapping[str, Any], learned_variance: bool) -> nn.Module:
         if learned_variance:
