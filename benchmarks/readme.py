@@ -12,7 +12,10 @@ from sciffusion.atomic import atomic_path
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-PAGES = ("digits", "sampler_quality", "image_peers_speed_digits", "image_peers_speed_cifar")
+PAGES = (
+    "digits", "sampler_quality", "image_peers_quality", "image_peers_speed_digits",
+    "image_peers_speed_cifar",
+)  # fmt: skip
 START, END = "<!-- results -->", "<!-- end of results -->"
 
 
