@@ -122,6 +122,8 @@ class Denoiser(nn.Module):
     schedule: Schedule
     space: Space
     gives: Gives = "mean"
+    learned_variance: bool = False
+    """Whether predictions carry `log_var`."""
     network_calls = 1
     """Network evaluations a call costs by itself; wrappers say 0, what they wrap counts."""
 
@@ -164,6 +166,7 @@ class Wrapper(Denoiser):
         super().__init__()
         self.inner = inner
         self.schedule, self.space, self.gives = inner.schedule, inner.space, inner.gives
+        self.learned_variance = inner.learned_variance
 
 
 class NetworkDenoiser(Denoiser):

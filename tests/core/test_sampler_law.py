@@ -95,7 +95,7 @@ def test_learned_variance_between_its_bounds_keeps_the_law(mixture):
         pred.log_var = torch.full_like(x_t, 0.5)
         return pred
 
-    oracle.predict = predict
+    oracle.predict, oracle.learned_variance = predict, True
     check_law(DDPM(200, variance="learned")(oracle, (2,), n=N, seed=2).x, oracle)
 
 

@@ -38,8 +38,7 @@ class DDPM(Sampler):
 
     def check(self, denoiser: Denoiser) -> None:
         super().check(denoiser)
-        learned = any(getattr(part, "learned_variance", False) for part in denoiser.modules())
-        if self.variance == "learned" and not learned:
+        if self.variance == "learned" and not denoiser.learned_variance:
             raise TypeError(
                 "variance=learned needs a network that was trained with learned_variance=true: "
                 "use small"
