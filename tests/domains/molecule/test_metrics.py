@@ -88,6 +88,7 @@ def test_peers_stand_in_the_same_table(references):
 
 def test_checks_that_are_not_made_say_why(references, monkeypatch):
     settings = {**FAST, "energy": 0, "geometry": False}
+    monkeypatch.setattr(busters, "installed", lambda: True)
     assert (
         "busters=2" in evaluate_ensembles(references, references, settings)["PoseBusters pass"].note
     )
