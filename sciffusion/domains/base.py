@@ -71,6 +71,8 @@ class Domain(ABC):
 
     name: ClassVar[str]
     space: Space = Euclidean()
+    spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean,)
+    """Spaces that fit its data."""
     shown: ClassVar[int] = 100
     """Samples in a report's picture."""
 
@@ -154,6 +156,9 @@ def build_denoiser(domain: Domain, config: Mapping[str, Any]) -> NetworkDenoiser
         node["sigma_data"] = domain.facts()["sigma_data"]
     network = domain.network(config["model"], learned)
     space = build(config["space"]) if config.get("space") else domain.space
+    if type(space) not in domain.spaces:
+        fit = ", ".join(s.__name__ for s in domain.spaces)
+        raise InputError(f"space={type(space).__name__} does not fit domain={domain.name}: {fit}")
     coupled = config.get("loss", {}).get("coupling") or config.get("gives") == "velocity"
     try:
         return NetworkDenoiser(

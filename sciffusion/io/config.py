@@ -119,6 +119,7 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     with initialize_config_dir(str(Path(resources.path("configs")).resolve()), version_base="1.3"):
         try:
             base = plain(hydra_compose(name, overrides=choices), resolve=False)
+            _one_domain(base)
             known = _keys(base)
             for value in values:
                 key = value.partition("=")[0]
@@ -131,6 +132,22 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
         except (HydraException, OmegaConfBaseException) as error:
             text = " ".join(str(error).split())
             raise InputError(f"configuration: {text[:300]}") from error
+
+
+def _one_domain(config: dict[str, Any]) -> None:
+    """Refuse a part that is another domain's.
+
+    Raises:
+        InputError: which part, and whose it is.
+    """
+    for group, node in config.items():
+        target = str(node.get("_target_", "")) if isinstance(node, dict) else ""
+        owner = target.split(".")[2] if target.startswith("sciffusion.domains.") else None
+        if owner not in (None, config.get("domain")):
+            raise InputError(
+                f"{group}={target.rpartition('.')[2]} belongs to domain={owner}, not to "
+                f"domain={config.get('domain')}: choose another {group}"
+            )
 
 
 def typed(value: Any, like: Any, name: str = "") -> Any:

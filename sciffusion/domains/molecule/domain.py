@@ -17,7 +17,7 @@ from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.geometry import centre, random_rotations
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
-from sciffusion.core.spaces import ZeroCoM
+from sciffusion.core.spaces import Harmonic, ZeroCoM
 from sciffusion.domains.base import Batch, Domain, Evaluation
 from sciffusion.domains.molecule.data import (
     Conformers,
@@ -67,6 +67,7 @@ class MoleculeDomain(Domain):
 
     name = "molecule"
     space = ZeroCoM()
+    spaces = (ZeroCoM, Harmonic)
     shown = EXAMPLES
 
     def __init__(
