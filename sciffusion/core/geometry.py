@@ -5,11 +5,29 @@ Always in at least float32, outside autocast.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sciffusion.core.rng import Rng
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(fn: Callable[P, R]) -> Callable[P, R]:
+    """A function outside autocast, which would round a bond of 1.5 Angstrom to 0.01."""
+
+    @wraps(fn)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return fn(*args, **kwargs)
+
+    return wrapped
 
 
 def centre(
@@ -22,6 +40,7 @@ def centre(
     return (x - (x * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp_min(1)) * w
 
 
+@full_precision
 def kabsch(
     x: Float[Tensor, "b n 3"],
     y: Float[Tensor, "b n 3"],
@@ -31,19 +50,18 @@ def kabsch(
 
     The result carries no gradient of the rotation.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        work = torch.promote_types(x.dtype, torch.float32)
-        a, b = x.to(work), y.to(work)
-        w = torch.ones_like(a[..., :1]) if mask is None else mask[..., None].to(work)
-        n = w.sum(1, keepdim=True).clamp_min(1)
-        mean_a, mean_b = ((v * w).sum(1, keepdim=True) / n for v in (a, b))
-        a = a - mean_a
-        with torch.no_grad():
-            u, _, vt = torch.linalg.svd((a * w).mT @ (b - mean_b))
-            flip = torch.ones(len(x), 3, dtype=work, device=x.device)
-            flip[:, 2] = torch.det(u @ vt).sign()
-            rotation = (u * flip[:, None]) @ vt
-        moved: Tensor = (a @ rotation + mean_b) * w
+    work = torch.promote_types(x.dtype, torch.float32)
+    a, b = x.to(work), y.to(work)
+    w = torch.ones_like(a[..., :1]) if mask is None else mask[..., None].to(work)
+    n = w.sum(1, keepdim=True).clamp_min(1)
+    mean_a, mean_b = ((v * w).sum(1, keepdim=True) / n for v in (a, b))
+    a = a - mean_a
+    with torch.no_grad():
+        u, _, vt = torch.linalg.svd((a * w).mT @ (b - mean_b))
+        flip = torch.ones(len(x), 3, dtype=work, device=x.device)
+        flip[:, 2] = torch.det(u @ vt).sign()
+        rotation = (u * flip[:, None]) @ vt
+    moved: Tensor = (a @ rotation + mean_b) * w
     return moved.to(x.dtype)
 
 

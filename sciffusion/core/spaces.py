@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciffusion.core.cond import Cond
+from sciffusion.core.geometry import full_precision
 from sciffusion.core.rng import Rng
 
 _NOTHING = Cond()
@@ -154,12 +155,15 @@ class Harmonic(Euclidean):
         factor: Tensor = cond.structure[key]
         return factor
 
+    @full_precision
     def colour(self, z: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         return self._factor("root", cond).to(z.dtype) @ z
 
+    @full_precision
     def project(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         return self._factor("projection", cond).to(x.dtype) @ x
 
+    @full_precision
     def precision(self, e: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
         return self._factor("precision", cond).to(e.dtype) @ e
 

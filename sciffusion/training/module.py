@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sciffusion.core.denoiser import NetworkDenoiser
 from sciffusion.core.ema import EMA
+from sciffusion.core.geometry import full_precision
 from sciffusion.core.losses import DenoisingLoss
 from sciffusion.core.rng import Rng
 from sciffusion.domains.base import Batch, Domain
@@ -142,7 +143,7 @@ class DiffusionModule(L.LightningModule):
     def loss_of(self, batch: Batch, step: int) -> Tensor:
         """(b,) the loss of samples of a global batch; depends on (seed, step, place) only."""
         rng = Rng(self.seed, batch["place"], step, self.batch_size)
-        x0, cond = self.domain.encode(batch, rng)
+        x0, cond = full_precision(self.domain.encode)(batch, rng)
         x0 = x0.to(next(self.denoiser.parameters()).dtype)
         if self.drop_condition > 0 and cond.condition:
             cond = cond.with_keep(rng.uniform("drop") >= self.drop_condition)

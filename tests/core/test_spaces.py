@@ -140,3 +140,14 @@ def test_unit_noise_has_unit_mean_square_over_its_freedoms():
         z = space.noise(Rng(0, torch.arange(4000)), "z", shape, batch)
         mean = float(space.mean(z**2, batch).mean())
         assert abs(mean - 1) < 5 * (2 / 4000) ** 0.5  # of one freedom; more freedoms vary less
+
+
+def test_autocast_does_not_round_noise():
+    lap = torch.tensor([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]])[None]
+    space = Harmonic()
+    cond = space.prepare(Cond({"laplacian": lap}))
+    z = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(0))
+    for change in (space.colour, space.precision, space.project):
+        plain = change(z, cond)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(change(z, cond), plain)

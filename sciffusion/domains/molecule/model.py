@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
+from sciffusion.core.geometry import full_precision
 from sciffusion.domains.molecule.conditioner import BondGraph, PairEmbedding
-from sciffusion.nn.attention import attend
 from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
 
@@ -42,7 +42,8 @@ class PointLayer(nn.Module):
         self.pull = zero_init(nn.Linear(pair_dim, c))
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim + c, dim)
-        self.mix = zero_init(nn.Linear(c, c, bias=False))
+        self.follow = zero_init(nn.Linear(dim, c))
+        self.mix = nn.Parameter(torch.zeros(c, c))
         self.turn = nn.Sequential(nn.Linear(2 + dim, dim), nn.SiLU(), nn.Linear(dim, dim + c))
         zero_init(self.turn[-1])
         self.mlp = nn.Sequential(nn.Linear(dim + c, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
@@ -71,14 +72,16 @@ class PointLayer(nn.Module):
 
         bias = self.bias(pair).permute(0, 3, 1, 2)
         bias = bias.masked_fill(~known[:, None, None], -torch.inf)
-        attended = attend(self.qkv(h), self.heads, bias)
+        q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        share = (q @ k.mT * q.shape[-1] ** -0.5 + bias).float().softmax(-1)
+        attended = (share.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+        dragged = _towards(share, y)
         both = (known[:, :, None] & known[:, None])[..., None]
-        weight = (self.pull(pair).float() * both / (8 + 8 * apart)).permute(0, 3, 1, 2)
-        points = y.transpose(1, 2)
-        pulled = (weight @ points - weight.sum(-1, keepdim=True) * points).transpose(1, 2)
-        y = y + pulled
-        y = y + self.mix((y - y[:, :, :1]).mT).mT
-        s = s + g1 * self.out(torch.cat([attended, _lengths(pulled).to(h.dtype)], -1))
+        weight = self.pull(pair).float() * both / (8 + 8 * apart)
+        y = y + _towards(weight.permute(0, 3, 1, 2), y)
+        y = y + self.follow(h).float()[..., None] * dragged
+        y = y + _mixed(self.mix, y)
+        s = s + g1 * self.out(torch.cat([attended, _lengths(dragged).to(h.dtype)], -1))
 
         if cond.structure["tetra"].shape[1]:
             ds, dy = self._turn(s, y, cond)
@@ -110,6 +113,20 @@ class PointLayer(nn.Module):
         return out_s, out_y
 
 
+@full_precision
+def _towards(weight: Float[Tensor, "b c n n"], y: Float[Tensor, "b n c 3"]) -> Tensor:
+    """sum_j w_ij (y_j - y_i), (B, N, C, 3)."""
+    x = y.transpose(1, 2)
+    return (weight @ x - weight.sum(-1, keepdim=True) * x).transpose(1, 2)
+
+
+@full_precision
+def _mixed(weight: Float[Tensor, "c d"], y: Float[Tensor, "b n d 3"]) -> Float[Tensor, "b n c 3"]:
+    """Linear combinations of an atom's points, relative to the first."""
+    return weight.float() @ (y - y[:, :, :1])
+
+
+@full_precision
 def _distances(y: Float[Tensor, "b n c 3"]) -> Float[Tensor, "b n n c"]:
     """Squared distances between the points of two atoms, channel by channel."""
     x = y.transpose(1, 2)

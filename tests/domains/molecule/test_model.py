@@ -129,6 +129,20 @@ def test_the_answer_has_no_drift(network):
     assert answer(network, places(cond), cond).sum(1).abs().max() < 1e-5
 
 
+def test_half_precision_keeps_the_geometry(points):
+    """Far from the origin of its points, a bfloat16 distance would be wrong by 0.05."""
+    cond = cond_of(from_smiles(TOLUENE))
+    x = places(cond)
+    turn = random_rotations(Rng(0, torch.arange(1)))
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, turned = answer(points, x, cond), answer(points, x @ turn.float().mT, cond)
+    exact = answer(points, x, cond)
+    assert (plain - exact).norm() < 0.05 * exact.norm()
+    with torch.autocast("cpu", torch.bfloat16, enabled=False):
+        back = plain @ turn.mT
+    assert (turned - back).norm() < 0.05 * exact.norm()
+
+
 @pytest.mark.parametrize("make", [PointTransformer, ConformerTransformer])
 def test_it_begins_at_zero_and_every_weight_learns(make):
     torch.manual_seed(0)
