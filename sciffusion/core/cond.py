@@ -51,6 +51,10 @@ class Cond:
         """The samples at `index`."""
         return self.map(lambda v: v[index])
 
+    def with_structure(self, **more: Tensor) -> Cond:
+        """The same conditioning with more structure."""
+        return Cond({**self.structure, **more}, self.condition, self.keep)
+
     def with_keep(self, keep: Bool[Tensor, " b"] | None) -> Cond:
         """The same conditioning, believed where `keep` is True."""
         return Cond(self.structure, self.condition, keep)

@@ -146,6 +146,10 @@ class Denoiser(nn.Module):
             state.nfe += self.network_calls
         return self.predict(x_t, t, cond or Cond(), state)
 
+    def prepare(self, cond: Cond) -> Cond:
+        """`cond` with what need not be worked out again at every step of a sampling loop."""
+        return self.space.prepare(cond)
+
     def predict(
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
@@ -168,12 +172,16 @@ class Wrapper(Denoiser):
         self.schedule, self.space, self.gives = inner.schedule, inner.space, inner.gives
         self.learned_variance = inner.learned_variance
 
+    def prepare(self, cond: Cond) -> Cond:
+        return self.inner.prepare(cond)
+
 
 class NetworkDenoiser(Denoiser):
     """A network, a schedule, a parameterization and a space.
 
     Args:
-        network: `network(c_in x_t, log_snr (B,), cond)`; it sees the noise level as log-SNR.
+        network: `network(c_in x_t, log_snr (B,), cond)`; it sees the noise level as log-SNR. One
+            that looks at `cond` alone for a good part of its work may have `prepare(cond)` do that.
         learned_variance: its output has twice the channels (axis 1), the second half for `log_var`.
         gives: "velocity" where noise and data were coupled by alignment.
 
@@ -197,6 +205,11 @@ class NetworkDenoiser(Denoiser):
         self.network, self.schedule, self.parameterization = network, schedule, parameterization
         self.space = space or Euclidean()
         self.learned_variance, self.gives = learned_variance, gives
+
+    def prepare(self, cond: Cond) -> Cond:
+        cond = super().prepare(cond)
+        ready: Callable[[Cond], Cond] | None = getattr(self.network, "prepare", None)
+        return cond if ready is None else ready(cond)
 
     def predict(
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None

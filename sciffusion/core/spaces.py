@@ -146,7 +146,7 @@ class Harmonic(Euclidean):
             "harmonic_rank": rank,
             "harmonic_log_det": torch.where(real, inverse.clamp_min(1e-30).log(), 0.0).sum(1),
         }
-        return Cond({**cond.structure, **factors}, cond.condition, cond.keep)
+        return cond.with_structure(**factors)
 
     def _factor(self, name: str, cond: Cond) -> Tensor:
         key = f"harmonic_{name}"

@@ -157,7 +157,7 @@ class Sampler(ABC):
         self.check(denoiser)
         if index is None:
             index = torch.arange(first, first + (1 if n is None else n), device=device)
-        cond = denoiser.space.prepare(Cond() if cond is None else cond)
+        cond = denoiser.prepare(Cond() if cond is None else cond)
         schedule = denoiser.schedule
         grid = self.grid(self.steps, schedule) if times is None else times.double().cpu()
         state = State(Rng(seed, index.to(device)))

@@ -81,3 +81,23 @@ class PairEmbedding(nn.Module):
         own, other = self.ends(h).chunk(2, -1)
         known = self.bond(s["bond"]) + self.hops(s["hops"]) + self.side(s["side"])
         return known.to(own.dtype) + own[:, :, None] + other[:, None]
+
+
+class Conditioner(nn.Module):
+    """Atoms and pairs together, worked out once where the same molecule is seen many times."""
+
+    def __init__(self, dim: int, pair_dim: int, layers: int) -> None:
+        super().__init__()
+        self.graph, self.pairs = BondGraph(dim, layers), PairEmbedding(dim, pair_dim)
+
+    def forward(self, cond: Cond) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n n p"]]:
+        """(atoms, pairs), from `prepare` where it was called."""
+        if "known_atoms" in cond.structure:
+            return cond.structure["known_atoms"], cond.structure["known_pairs"]
+        h = self.graph(cond)
+        return h, self.pairs(h, cond)
+
+    def prepare(self, cond: Cond) -> Cond:
+        """`cond` with the answer in it."""
+        atoms, pairs = self(cond)
+        return cond.with_structure(known_atoms=atoms, known_pairs=pairs)

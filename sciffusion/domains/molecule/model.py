@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.geometry import full_precision
-from sciffusion.domains.molecule.conditioner import BondGraph, PairEmbedding
+from sciffusion.domains.molecule.conditioner import Conditioner
 from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
 
@@ -159,8 +159,7 @@ class PointTransformer(nn.Module):
         if dim % heads:
             raise ValueError(f"model.heads={heads} must divide model.dim={dim}")
         self.heads = heads
-        self.graph = BondGraph(dim, bond_layers)
-        self.pairs = PairEmbedding(dim, pair_dim)
+        self.known = Conditioner(dim, pair_dim, bond_layers)
         self.noise = nn.Sequential(LogSNREmbedding(dim), nn.SiLU())
         self.layers = nn.ModuleList(PointLayer(dim, pair_dim, heads) for _ in range(layers))
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU())
@@ -168,14 +167,17 @@ class PointTransformer(nn.Module):
         self.gate = nn.Linear(dim, heads)
         self.register_buffer("radial", torch.linspace(0.0, 4.0, RADIAL), persistent=False)
 
+    def prepare(self, cond: Cond) -> Cond:
+        """`cond` with what does not depend on the coordinates."""
+        return self.known.prepare(cond)
+
     def forward(
         self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
     ) -> Float[Tensor, "b n 3"]:
         """The network's answer F for coordinates scaled to unit size."""
         known = cond.structure["mask"][..., None]
         noise = self.noise(log_snr)
-        s = self.graph(cond)
-        pair = self.pairs(s, cond)
+        s, pair = self.known(cond)
         with torch.autocast(x.device.type, enabled=False):
             y = x.float()[:, :, None].expand(-1, -1, self.heads, -1)
         for layer in self.layers:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
-from sciffusion.domains.molecule.conditioner import BondGraph, PairEmbedding
+from sciffusion.domains.molecule.conditioner import Conditioner
 from sciffusion.nn.attention import SelfAttention
 from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
@@ -76,8 +76,7 @@ class ConformerTransformer(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.heads = heads
-        self.graph = BondGraph(dim, bond_layers)
-        self.pairs = PairEmbedding(dim, pair_dim)
+        self.known = Conditioner(dim, pair_dim, bond_layers)
         self.ranks = nn.Embedding(5, pair_dim)
         self.biases = nn.Sequential(nn.SiLU(), nn.Linear(pair_dim, layers * heads))
         self.noise = LogSNREmbedding(dim)
@@ -86,13 +85,17 @@ class ConformerTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.out = zero_init(nn.Linear(dim, 3))
 
+    def prepare(self, cond: Cond) -> Cond:
+        """`cond` with what does not depend on the coordinates."""
+        return self.known.prepare(cond)
+
     def forward(
         self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
     ) -> Float[Tensor, "b n 3"]:
         """The network's answer F for coordinates scaled to unit size."""
         known = cond.structure["mask"]
-        h = self.graph(cond)
-        pair = self.pairs(h, cond) + self.ranks(stereo_ranks(cond))
+        h, pair = self.known(cond)
+        pair = pair + self.ranks(stereo_ranks(cond))
         biases = self.biases(pair).unflatten(-1, (len(self.layers), self.heads))
         biases = biases.permute(3, 0, 4, 1, 2).masked_fill(~known[:, None, None], -torch.inf)
         told = h + self.noise(log_snr)[:, None]

@@ -124,6 +124,12 @@ def test_neighbours_in_the_batch_change_nothing(network):
     assert beside[len(small) :].abs().max() == 0
 
 
+def test_what_is_worked_out_beforehand_changes_nothing(network):
+    cond = cond_of(from_smiles(ALANINE), from_smiles(TOLUENE))
+    x = places(cond)
+    assert torch.equal(answer(network, x, network.prepare(cond)), answer(network, x, cond))
+
+
 def test_the_answer_has_no_drift(network):
     cond = cond_of(from_smiles(ALANINE), from_smiles(TOLUENE))
     assert answer(network, places(cond), cond).sum(1).abs().max() < 1e-5
