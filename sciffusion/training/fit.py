@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
@@ -220,6 +221,10 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
         module,
         loader(domain.train_set(), config["seed"], node["batch_size"], steps, node["workers"]),
     )
+    if dist.is_available() and dist.is_initialized():
+        # Left to the end of the interpreter, gloo's threads now and then abort a process.
+        dist.barrier()
+        dist.destroy_process_group()
     if keeper.stopped_by is not None:
         say(f"stopped and saved at step {module.done}; go on with: train run={run.path}")
     return keeper.stopped_by
