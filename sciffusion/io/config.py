@@ -127,11 +127,13 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
                     options = [*known, *groups()]
                     raise InputError(f"unknown setting {key!r}{suggestion(key, options)}")
             given = plain(hydra_compose(name, overrides=[*choices, *values]), resolve=False)
-            put_text(given, text)
-            return typed(plain(OmegaConf.create(given)), base)
+            put_text(given, dict.fromkeys(text, ""))  # no longer missing; "${" in it stays as typed
+            resolved = plain(OmegaConf.create(given))
+            put_text(resolved, text)
+            return typed(resolved, base)
         except (HydraException, OmegaConfBaseException) as error:
-            text = " ".join(str(error).split())
-            raise InputError(f"configuration: {text[:300]}") from error
+            reason = " ".join(str(error).split())
+            raise InputError(f"configuration: {reason[:300]}") from error
 
 
 def _one_domain(config: dict[str, Any]) -> None:

@@ -69,3 +69,12 @@ def test_garbled_yaml(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match=r"cannot read .*config\.yaml"):
         read_yaml(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "typed", ["${oc.env:HOME}", "???", "[C@H](N)=O", "a,b={c}", "#1\\2", "null "]
+)
+def test_text_is_taken_as_it_is_typed(typed):
+    """No grammar reads a SMILES or a path: not Hydra's overrides, not OmegaConf's references."""
+    config = compose("sample", ["request=molecule", f"smiles={typed}", f"out={typed}"])
+    assert config["smiles"] == config["out"] == typed
