@@ -1,0 +1,198 @@
+"""Noise, coupling, loss and network of the molecule domain, each trained for equal compute.
+
+    python benchmarks/molecule_ablation.py --store STORE [--minutes 6] [--only NAME ...]
+
+Compute is this process's processor time on one thread; learning rates fall to their end with it.
+Judged on held-out scaffolds of the store by the GEOM protocol, first draws as they come. Each
+result is kept in benchmarks/cache, so a killed or shared benchmark goes on; the table is of all
+that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from common import HERE, bar, markdown, write_result
+
+from sciffusion.atomic import atomic_path
+from sciffusion.core import samplers as S
+from sciffusion.core.times import Karras
+from sciffusion.data.order import Ordered
+from sciffusion.domains.base import build_denoiser
+from sciffusion.domains.molecule.data import Splits
+from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
+from sciffusion.domains.molecule.evaluation import draw_ensembles, held_out
+from sciffusion.domains.molecule.geom_protocol import COLUMNS, SAMPLES, geom_protocol
+from sciffusion.domains.molecule.graph import MolGraph
+from sciffusion.domains.molecule.stereo import bonds_kept, obeys
+from sciffusion.io.command import command
+from sciffusion.io.config import compose
+from sciffusion.metrics.bootstrap import mean_interval
+from sciffusion.training.fit import make_module
+
+FLOW = ["schedule=flow", "loss=flow_rigid", "space=harmonic"]
+VARIANTS: dict[str, tuple[str, list[str]]] = {
+    "points": ("points, zero centre of mass, EDM", []),
+    "points-harmonic": ("points, harmonic, EDM", ["space=harmonic"]),
+    "points-rigid": ("points, zero centre of mass, EDM, noise aligned", ["loss=edm_rigid"]),
+    "points-harmonic-rigid": (
+        "points, harmonic, EDM, noise aligned", ["space=harmonic", "loss=edm_rigid"]
+    ),
+    "points-flow": ("points, harmonic, flow and x0 loss, noise aligned", FLOW),
+    "transformer": ("transformer, zero centre of mass, EDM", ["model=transformer"]),
+    "transformer-flow": (
+        "transformer, harmonic, flow and x0 loss, noise aligned (DiTMC's recipe)",
+        ["model=transformer", "parameterization=x0", *FLOW],
+    ),
+}  # fmt: skip
+"""What it is, and the settings that make it."""
+
+
+def trained(options: argparse.Namespace, settings: list[str], progress: Any) -> tuple[Any, dict]:
+    """(domain and denoiser with averaged weights, what the training was)."""
+    config = compose(
+        "train",
+        ["domain=molecule", "data=store", f"data.root={options.store}", f"seed={options.seed}",
+         "trainer.accelerator=cpu", f"trainer.batch_size={options.batch}", *settings],
+    )  # fmt: skip
+    domain = MoleculeDomain(config["data"])
+    module = make_module(domain, config)
+    optimizer = module.configure_optimizers()
+    stream = Ordered(domain.train_set(), options.seed, options.batch)
+    budget, spent, step, losses = 60 * options.minutes, 0.0, 0, []
+    task = progress.add_task("training", total=budget)
+    while spent < budget:
+        start = time.process_time()
+        batch = stream.__getitems__(list(range(step * options.batch, (step + 1) * options.batch)))
+        for group in optimizer.param_groups:
+            group["lr"] = module.rate(int(1e6 * spent / budget), 10**6) * min(1, (step + 1) / 100)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+            loss = module.loss_of(batch, step).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), config["trainer"]["clip"])
+        optimizer.step()
+        module.ema.update(module.denoiser.network)
+        losses.append(float(loss.detach()))
+        taken = time.process_time() - start
+        spent, step = spent + taken, step + 1
+        progress.update(task, advance=taken, description=f"training, loss {losses[-1]:.3f}")
+    denoiser = build_denoiser(domain, config)
+    denoiser.network.load_state_dict(module.denoiser.network.state_dict() | module.ema.shadow)
+    parameters = sum(p.numel() for p in denoiser.network.parameters())
+    about = {"steps": step, "loss": float(np.mean(losses[-100:])), "parameters": parameters}
+    return (domain, denoiser.eval()), about
+
+
+def measured(options: argparse.Namespace, model: Any, progress: Any) -> list[dict[str, Any]]:
+    """Figures of held-out molecules at each number of calls."""
+    domain, denoiser = model
+    splits: Splits = domain.data
+    references = held_out(splits.val, options.molecules, 10)
+    counts = [SAMPLES * len(r.coords) for r in references]
+    rows = []
+    for calls in options.calls:
+        sampler = S.DPMSolverPP(calls, Karras(sigma_min=0.02))
+
+        def draw(
+            graphs: Sequence[MolGraph], numbers: Sequence[int], sampler: S.Sampler = sampler
+        ) -> list[np.ndarray]:
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+                return draw_coordinates(domain, denoiser, sampler, graphs, numbers, most_atoms=1000)
+
+        progress.log(f"drawing {sum(counts)} conformers with {calls} calls")
+        first, _ = draw_ensembles(draw, [r.graph for r in references], counts, 1)
+        pairs = list(zip(first, references, strict=True))
+        result = geom_protocol(pairs, options.delta, 1)
+        stereo = [
+            obeys(r.coords, r.graph) for r in first
+            if r.graph.tetra_sign.any() or r.graph.ez_sign.any()
+        ]  # fmt: skip
+        bonds = [bonds_kept(r.coords, r.graph) for r in first]
+        rows.append({
+            "calls": calls, "molecules": len(references), "conformers": sum(counts),
+            "mean": result.mean(),
+            "interval": {
+                name: vars(mean_interval(column[~np.isnan(column)], 1000))
+                for name, column in zip(COLUMNS, np.array(result.figures).T, strict=True)
+            },
+            "stereo": float(np.concatenate(stereo).mean()) if stereo else None,
+            "bonds": float(np.concatenate(bonds).mean()),
+        })  # fmt: skip
+    return rows
+
+
+def page(results: dict[str, dict], options: argparse.Namespace) -> str:
+    cells = []
+    for name, found in results.items():
+        for row in found["rows"]:
+            interval = row["interval"]
+            cells.append(
+                [VARIANTS[name][0], f"{found['parameters'] / 1e6:.2f}", found["steps"],
+                 row["calls"],
+                 *(f"{row['mean'][c]:.3f} ({interval[c]['low']:.3f} to {interval[c]['high']:.3f})"
+                   for c in COLUMNS),
+                 None if row["stereo"] is None else f"{100 * row['stereo']:.1f}",
+                 f"{100 * row['bonds']:.1f}"]
+            )  # fmt: skip
+    row = next(iter(results.values()))["rows"][0]
+    return "\n\n".join([
+        "# Molecules: noise, coupling, loss and network at equal compute",
+        f"Each trained for {options.minutes:g} minutes of one core in "
+        f"{'bfloat16 autocast' if options.bf16 else 'float32'}, batches of {options.batch}, one "
+        f"seed; {row['molecules']} molecules of held-out scaffolds, {row['conformers']} first "
+        f"draws by DPM-Solver++ 2M, COV at {options.delta:g} A, AMR in A, 95% bootstrap intervals "
+        "over molecules.",
+        markdown(["", "M parameters", "steps", "calls", *COLUMNS, "stereo obeyed, %",
+                  "bonds kept, %"], cells),
+    ])  # fmt: skip
+
+
+def options_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--store", required=True, help="a prepared store; validation is split off by scaffold")
+    add("--only", nargs="+", choices=list(VARIANTS), help="train these, where not done yet")
+    add("--minutes", type=float, default=6.0, help="of one core, each")
+    add("--batch", type=int, default=64)
+    add("--molecules", type=int, default=48, help="of held-out scaffolds")
+    add("--calls", type=int, nargs="+", default=[10, 30])
+    add("--delta", type=float, default=0.75, help="of COV, in Angstrom")
+    add("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    add("--seed", type=int, default=0)
+    add("--name", default="molecule_ablation", help="of the result files")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = options_parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    results = {}
+    with bar() as progress:
+        for name, (_, settings) in VARIANTS.items():
+            recipe = {k: v for k, v in vars(options).items() if k not in ("only", "name")}
+            digest = hashlib.sha256(repr((settings, recipe)).encode()).hexdigest()[:10]
+            path = HERE / "cache" / "ablation" / f"{name}-{digest}.json"
+            if not path.exists() and name in (options.only or VARIANTS):
+                progress.log(VARIANTS[name][0])
+                model, about = trained(options, settings, progress)
+                found = about | {"settings": settings, "rows": measured(options, model, progress)}
+                with atomic_path(path) as temporary:
+                    temporary.write_text(json.dumps(found))
+            if path.exists():
+                results[name] = json.loads(path.read_text())
+    text = page(results, options)
+    settings = vars(options) | {"store": options.store.rpartition("/")[2]}
+    path = write_result(options.name, settings, {"variants": results}, text)
+    print(f"{text}\n\nwrote {path} and {path.with_suffix('.md')}")
+
+
+if __name__ == "__main__":
+    command(main, options_parser().format_help())
