@@ -206,7 +206,7 @@ def options_parser() -> argparse.ArgumentParser:
     add("--tries", type=int, default=20, help="draws of a returned conformer, at most")
     add("--energy", type=int, default=10, help="conformers of a molecule whose strain is measured")
     add("--busters", type=int, default=2, help="the same with PoseBusters")
-    add("--most-atoms", type=int, default=20000, help="of a batch")
+    add("--most-atoms", type=int, help="of a batch; by default what suits the device")
     add("--workers", type=int, help="processes; by default one a core")
     add("--device", default="auto")
     add("--label", default="sciffusion", help="of the run, in the table")

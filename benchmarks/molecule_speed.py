@@ -151,7 +151,7 @@ def options_parser() -> argparse.ArgumentParser:
     add("--embedded", type=int, default=4, help="ETKDG's at a time")
     add("--repeats", type=int, default=5, help="rounds of timing")
     add("--threads", type=int, default=torch.get_num_threads(), help="CPU threads, of both")
-    add("--most-atoms", type=int, default=20000, help="of a batch")
+    add("--most-atoms", type=int, help="of a batch; by default what suits the device")
     add("--bf16", action="store_true", help="bfloat16 where PyTorch allows it")
     add("--device", default="auto")
     add("--quick", action="store_true", help="small numbers, to see that it runs")

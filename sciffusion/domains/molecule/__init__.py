@@ -34,7 +34,7 @@ class Conformers(Pretrained):
         window: float | None = None,
         tries: int = 20,
         sampler: Sampler | None = None,
-        most_atoms: int = 20000,
+        most_atoms: int | None = None,
         errors: Literal["raise", "skip"] = "raise",
     ) -> list[Chem.Mol | None]:
         """RDKit molecules with n conformers each (Angstrom), in the order asked for.
@@ -53,7 +53,7 @@ class Conformers(Pretrained):
             window: leave out those more than this many kcal/mol above the lowest.
             tries: draws of a conformer, at most, until its bonds and stereo are right.
             sampler: any of `sciffusion.core.samplers`; by default the one the run names.
-            most_atoms: of one batch.
+            most_atoms: of one batch; by default what suits the device.
             errors: skip puts None, with a warning, for a molecule that cannot be served.
 
         Raises:

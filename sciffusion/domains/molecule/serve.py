@@ -18,7 +18,7 @@ import torch
 from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.samplers import Sampler
 from sciffusion.domains.molecule.board import Board
-from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
+from sciffusion.domains.molecule.domain import MoleculeDomain, atoms_together, draw_coordinates
 from sciffusion.domains.molecule.generate import TOGETHER, Draw
 from sciffusion.domains.molecule.job import Job
 from sciffusion.domains.sampling import check, world_size
@@ -31,7 +31,7 @@ def drawing(
     sampler: Sampler,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    most_atoms: int = 20000,
+    most_atoms: int | None = None,
 ) -> Draw:
     """The network as what a `Generator` draws with."""
 
@@ -57,15 +57,14 @@ def serve(
             that could not be.
     """
     check(sampler, denoiser)
-    if config["most_atoms"] < 1:
-        raise InputError(f"most_atoms={config['most_atoms']} must be at least 1")
-    draw = drawing(domain, denoiser, sampler, config["seed"], device, config["most_atoms"])
+    most_atoms = atoms_together(config["most_atoms"], device)
+    draw = drawing(domain, denoiser, sampler, config["seed"], device, most_atoms)
     together = TOGETHER.get(device.type, TOGETHER["cpu"])
     identity = {
         "weights": _digest(denoiser),
         "sampler": config["sampler"],
         "device": device.type,
-        "most_atoms": config["most_atoms"],
+        "most_atoms": most_atoms,
     }
     serve_with(draw, domain.facts(), config, identity, together)
 
