@@ -22,9 +22,10 @@ from rich.progress import Progress
 from sciffusion.atomic import atomic_path
 from sciffusion.core.samplers import Sampler
 from sciffusion.domains.base import choose_device, load_model
+from sciffusion.domains.molecule.data import by_scaffold
 from sciffusion.domains.molecule.domain import draw_coordinates
 from sciffusion.domains.molecule.energy import relaxed
-from sciffusion.domains.molecule.evaluation import draw_ensembles
+from sciffusion.domains.molecule.evaluation import draw_ensembles, evenly
 from sciffusion.domains.molecule.gather import Conformer, gather
 from sciffusion.domains.molecule.geom_protocol import SAMPLES
 from sciffusion.domains.molecule.graph import MolGraph, Record
@@ -56,17 +57,24 @@ def molecule_run(path: str, device: torch.device) -> tuple[Any, Any, dict[str, A
     return domain, denoiser.to(device), config, digest
 
 
-def read_references(path: str, limit: int | None = None) -> list[Record]:
+def read_references(
+    path: str, limit: int | None = None, share: float | None = None
+) -> list[Record]:
     """Molecules with their conformers, from a prepared store or a file of several conformers.
 
     In a file, records of one name are one molecule, stereoisomers too: where they differ the centre
     is open. What cannot be used is told.
 
+    Args:
+        limit: molecules at most, evenly through the list.
+        share: only those that a run on this store with this `data.val_share` holds out.
+
     Raises:
         InputError: nothing is there.
     """
     if any(Path(path).glob("part-*.arrow")):
-        return list(read_store(path))[:limit]
+        kept = list(read_store(path))
+        return _some(kept if share is None else by_scaffold(kept, share).val, limit)
     groups: dict[str, list[Conformer]] = {}
     for entry in read_molecules(path, need_3d=True):
         if entry.mol is None:
@@ -81,7 +89,11 @@ def read_references(path: str, limit: int | None = None) -> list[Record]:
             print(f"{where}: {reason}")
     if not found:
         raise InputError(f"{path} holds no conformers: give an SDF with coordinates or a store")
-    return found[:limit]
+    return _some(found, limit)
+
+
+def _some(records: list[Record], limit: int | None) -> list[Record]:
+    return records if limit is None else [records[k] for k in evenly(len(records), limit)]
 
 
 def _relaxed(record: Record) -> tuple[np.ndarray, float]:
@@ -97,7 +109,7 @@ class Sets:
         self.device = choose_device(options.device)
         self.domain, self.denoiser, config, self.weights = molecule_run(options.run, self.device)
         self.own: Sampler = build(config["sampler"])
-        self.references = read_references(options.references, options.limit)
+        self.references = read_references(options.references, options.limit, options.held_out)
         self.numbers = [SAMPLES * len(r.coords) for r in self.references]
         self.before = np.cumsum([0, *self.numbers]).tolist()  # conformers of earlier molecules
         state = hashlib.sha256()

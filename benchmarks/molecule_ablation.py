@@ -161,7 +161,7 @@ def options_parser() -> argparse.ArgumentParser:
     add("--store", required=True, help="a prepared store; validation is split off by scaffold")
     add("--only", nargs="+", choices=list(VARIANTS), help="train these, where not done yet")
     add("--minutes", type=float, default=6.0, help="of one core, each")
-    add("--batch", type=int, default=64)
+    add("--batch", type=int, default=16)
     add("--molecules", type=int, default=48, help="of held-out scaffolds")
     add("--calls", type=int, nargs="+", default=[10, 30])
     add("--delta", type=float, default=0.75, help="of COV, in Angstrom")

@@ -195,7 +195,8 @@ def options_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--run", required=True, help="directory of a trained run, or a .safetensors file")
     add("--references", required=True, help="a prepared store, or an SDF with several conformers")
-    add("--limit", type=int, help="molecules, the first ones")
+    add("--limit", type=int, help="molecules at most, evenly through the list")
+    add("--held-out", type=float, help="of a store: those that data.val_share=THIS holds out")
     add("--delta", type=float, default=0.75, help="of COV, in Angstrom")
     add("--calls", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50, 100])
     add("--samplers", nargs="*", default=list(SAMPLERS), choices=list(SAMPLERS))

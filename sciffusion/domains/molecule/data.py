@@ -232,11 +232,15 @@ def by_scaffold(records: Sequence[Record], share: float) -> Splits:
     train, val = [], []
     for record in records:
         key = record.graph.scaffold or record.graph.smiles
-        chosen = zlib.crc32(key.encode()) / 2**32 < share
-        (val if chosen else train).append(record)
+        (val if _hashed(key) < share else train).append(record)
     if not train or not val:  # a handful of molecules: the last stands for the held-out ones
         train, val = list(records[:-1] or records), list(records[-1:])
     return Splits(train, val)
+
+
+def _hashed(key: str) -> float:
+    """A number in [0, 1) that follows from the key."""
+    return zlib.crc32(key.encode()) / 2**32
 
 
 class Store:
@@ -247,6 +251,8 @@ class Store:
         val: the same for validation; by default a share of the scaffolds of `root`.
         val_share: that share.
         largest: leave out molecules of more atoms than this.
+        share: of the molecules of each root to train on, e.g. [1, 0.2]; by default all. Which
+            they are depends on the molecule alone.
         name: of the run.
     """
 
@@ -256,16 +262,25 @@ class Store:
         val: str | None = None,
         val_share: float = 0.03,
         largest: int | None = None,
+        share: Sequence[float] | None = None,
         name: str | None = None,
     ) -> None:
         if not 0 < val_share < 1:
             raise InputError(f"data.val_share={val_share} must lie between 0 and 1")
+        roots = root.count(",") + 1
+        if share is not None and (len(share) != roots or not all(0 < s <= 1 for s in share)):
+            raise InputError(f"data.share={share} must hold {roots} numbers in (0, 1], one a root")
         self.root, self.val, self.val_share, self.largest = root, val, val_share, largest
+        self.share = share
 
-    def _read(self, roots: str) -> list[Record]:
-        records = [r for root in roots.split(",") for r in read_store(root.strip())]
-        most = self.largest or max((len(r.graph) for r in records), default=0)
-        return [r for r in records if 1 < len(r.graph) <= most]
+    def _read(self, roots: str, share: Sequence[float] | None) -> list[Record]:
+        found, names = [], roots.split(",")
+        for root, part in zip(names, share or [1.0] * len(names), strict=True):
+            for record in read_store(root.strip()):
+                small = 1 < len(record.graph) <= (self.largest or len(record.graph))
+                if small and _hashed(f"share {record.graph.smiles}") < part:
+                    found.append(record)
+        return found
 
     def load(self) -> Splits:
         """Read them.
@@ -273,9 +288,9 @@ class Store:
         Raises:
             InputError: no store, or one that cannot be read.
         """
-        records = self._read(self.root)
+        records = self._read(self.root, self.share)
         if self.val:
-            return Splits(records, self._read(self.val))
+            return Splits(records, self._read(self.val, None))
         return by_scaffold(records, self.val_share)
 
 
@@ -288,7 +303,7 @@ class Embedded(Store):
     """
 
     def __init__(self, val_share: float = 0.1, name: str | None = None) -> None:
-        super().__init__("", None, val_share, None, name)
+        super().__init__("", None, val_share, name=name)
 
     def load(self) -> Splits:
         from sciffusion.domains.molecule.prepare import embedded_store

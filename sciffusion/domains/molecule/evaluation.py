@@ -65,15 +65,16 @@ def draw_ensembles(
 def held_out(references: Sequence[Record], molecules: int, conformers: int) -> list[Record]:
     """Some molecules, evenly through the list, each with some conformers, evenly through theirs."""
     whole = [r for r in references if (r.graph.fragment == 0).all()]
-    chosen = [whole[k] for k in _evenly(len(whole), molecules)]
+    chosen = [whole[k] for k in evenly(len(whole), molecules)]
     return [
         replace(r, coords=r.coords[rows], energy=r.energy[rows] if len(r.energy) else r.energy)
         for r in chosen
-        for rows in [_evenly(len(r.coords), conformers)]
+        for rows in [evenly(len(r.coords), conformers)]
     ]
 
 
-def _evenly(n: int, most: int) -> np.ndarray:
+def evenly(n: int, most: int) -> np.ndarray:
+    """At most `most` positions, evenly through n."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 

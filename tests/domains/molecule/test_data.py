@@ -151,6 +151,27 @@ def test_a_split_of_nothing_is_refused(tmp_path, records):
     assert len(Store(str(tmp_path)).load().val) >= 1
 
 
+def test_a_share_of_a_store_is_the_same_molecules_every_time(tmp_path, records):
+    many = [
+        Record(replace(r.graph, smiles=f"{r.graph.smiles} {k}"), r.coords)
+        for k, r in enumerate(records * 60)
+    ]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_shard(tmp_path / name / "part-00000.arrow", many)
+    root = f"{tmp_path / 'a'},{tmp_path / 'b'}"
+
+    def names(share):
+        splits = Store(root, share=share).load()
+        return [r.graph.smiles for r in splits.train + splits.val]
+
+    half = names([1, 0.5])
+    assert half == names([1, 0.5])
+    assert len(half) / len(many) == pytest.approx(1.5, abs=0.15)
+    with pytest.raises(InputError, match="one a root"):
+        Store(root, share=[0.5])
+
+
 def test_geometric_graphs_go_through_the_dense_door(records):
     from torch_geometric.data import Batch
     from torch_geometric.utils import to_dense_adj, to_dense_batch
