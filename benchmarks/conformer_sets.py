@@ -159,13 +159,19 @@ class Sets:
                 named = [self.before[rows[0]] + n for n in numbers]
                 return self._draw(sampler, graphs, named, seed)
 
+            known = [x for k in rows for x in before[k].coords]
             start = time.perf_counter()
             graphs = [self.references[k].graph for k in rows]
-            first, returned = draw_ensembles(draw, graphs, [self.numbers[k] for k in rows], tries)
+            counts = [self.numbers[k] for k in rows]
+            first, returned = draw_ensembles(draw, graphs, counts, tries, known)
             seconds = time.perf_counter() - start
             return [r.coords for r in (first if tries == 1 else returned)], seconds
 
-        return self.kept(self.slug(name, sampler, seed, tries), make)
+        before, seconds = [Record(r.graph, r.coords[:0]) for r in self.references], 0.0
+        if tries > 1:
+            before, seconds = self.drawn(name, sampler, seed, 1)
+        records, more = self.kept(self.slug(name, sampler, seed, tries), make)
+        return records, seconds + more
 
     def _draw(
         self, sampler: Sampler, graphs: Sequence[MolGraph], numbers: Sequence[int], seed: int = 0

@@ -29,22 +29,27 @@ Draw = Callable[[Sequence[MolGraph], Sequence[int]], Sequence[np.ndarray]]
 
 
 def draw_ensembles(
-    draw: Draw, graphs: Sequence[MolGraph], counts: Sequence[int], tries: int = 20
+    draw: Draw,
+    graphs: Sequence[MolGraph],
+    counts: Sequence[int],
+    tries: int = 20,
+    first: Sequence[np.ndarray] = (),
 ) -> tuple[list[Record], list[Record]]:
     """(conformers as they come, the same with faulty ones drawn anew) of each molecule.
 
     Args:
         counts: conformers of each molecule.
         tries: draws of a conformer, at most; what is wrong after the last one is missing.
+        first: what came of the first draws, where that is known: coordinates in order.
     """
     asked = [k for k, n in enumerate(counts) for _ in range(n)]
     found: dict[int, np.ndarray] = {}
     wanted = list(range(len(asked)))
-    first: list[np.ndarray] = []
     for attempt in range(tries):
         numbers = [i + attempt * len(asked) for i in wanted]
-        coords = draw([graphs[asked[i]] for i in wanted], numbers)
-        first = first or list(coords)
+        known = first if attempt == 0 else ()
+        coords = known or draw([graphs[asked[i]] for i in wanted], numbers)
+        first = first or coords
         for i, x in zip(wanted, coords, strict=True):
             if not fault(x, graphs[asked[i]]):
                 found[i] = x
