@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sciffusion import evaluate, sample, train
+from sciffusion import evaluate, export, sample, train
 
 TINY = (
     "trainer.steps=20",
@@ -20,7 +20,9 @@ TINY = (
     "model.head_channels=8",
     "sampler.steps=2",
 )
-ENTRY = {"train": train.cli, "sample": sample.cli, "evaluate": evaluate.cli}
+ENTRY = {
+    "train": train.cli, "sample": sample.cli, "evaluate": evaluate.cli, "export": export.cli
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -154,5 +154,7 @@ def test_every_file_is_tested():
     assert set(groups()) == tested | of_domains
     assert set(groups()["domain"]) == set(DOMAINS)
     root = Path(resources.path("configs"))
-    assert {f.stem for f in root.glob("*.yaml")} == {"train", "sample", "evaluate", "prepare"}
+    assert {f.stem for f in root.glob("*.yaml")} == {
+        "train", "sample", "evaluate", "prepare", "export"
+    }  # fmt: skip
     assert issubclass(ImageDomain, Domain)

@@ -1,0 +1,48 @@
+"""`python -m sciffusion.export`: a trained run's weights in half precision, to share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sciffusion.errors import InputError
+from sciffusion.io.command import command, help_for
+from sciffusion.io.config import compose
+from sciffusion.io.run import load_shared, load_tensors, save_weights
+
+USAGE = """
+Write a run's averaged weights in half precision, with the config that builds their network:
+model.safetensors and config.json, which sample, evaluate and init= take like a run.
+
+  python -m sciffusion.export run=DIR out=FOLDER
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read, round, write.
+
+    Raises:
+        InputError: no run, no place to write, or weights too large for half precision.
+    """
+    config = compose("export", arguments)
+    for name in ("run", "out"):
+        if not config[name]:
+            raise InputError(f"give {name}=: python -m sciffusion.export run=DIR out=FOLDER")
+    shared, tensors = load_shared(config["run"]), load_tensors(config["run"])
+    half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    if broken := [k for k, v in half.items() if not v.isfinite().all()]:
+        raise InputError(f"weight {broken[0]!r} of {config['run']} is too large for half precision")
+    folder = Path(config["out"])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder, half, {k: v for k, v in shared.items() if k != "format"})
+    size = (folder / "model.safetensors").stat().st_size
+    print(f"sciffusion: wrote {folder / 'model.safetensors'} ({size / 1e6:.1f} MB)")
+
+
+def cli(arguments: Sequence[str] | None = None) -> None:
+    """The entry point."""
+    command(main, help_for("export", USAGE, {}, ()), arguments)
+
+
+if __name__ == "__main__":
+    cli()

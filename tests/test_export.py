@@ -1,0 +1,33 @@
+"""Weights to share: half the bytes, the same samples but for rounding."""
+
+import numpy as np
+import torch
+
+from sciffusion import export, sample
+from sciffusion.io.run import Run, load_shared, load_tensors, save_weights
+
+
+def pictures(run, out):
+    sample.main([f"run={run}", "n=8", f"out={out}"])
+    with np.load(out / "samples.npz") as file:
+        return file["x"].astype(float)
+
+
+def test_half_precision_draws_the_same(run, tmp_path):
+    export.main([f"run={run}", f"out={tmp_path / 'shared'}"])
+    small = (tmp_path / "shared" / "model.safetensors").stat().st_size
+    assert small < 0.6 * Run(run).weights.stat().st_size
+    apart = pictures(run, tmp_path / "a") - pictures(tmp_path / "shared", tmp_path / "b")
+    assert np.abs(apart).mean() < 2  # of 255
+
+
+def test_what_cannot_be_shared_is_refused(run, tmp_path, refused):
+    assert "give out=" in refused("export", f"run={run}")
+    assert "no trained run" in refused("export", f"run={tmp_path / 'none'}", f"out={tmp_path}")
+    tensors = load_tensors(run)
+    name = next(k for k, v in tensors.items() if v.is_floating_point())
+    huge = tensors | {name: torch.full_like(tensors[name], 1e6)}
+    save_weights(tmp_path, huge, load_shared(run))
+    line = refused("export", f"run={tmp_path}", f"out={tmp_path / 'out'}")
+    assert name in line
+    assert not (tmp_path / "out").exists()
