@@ -44,7 +44,7 @@ def write_report(run: Run, found: Evaluation | None = None) -> Path:
     )
     grid = save_grid(run.samples / "grid.png", picture)
 
-    page = Report(f"{run.path.name}: {domain.name}")
+    page = Report(f"{run.path.resolve().name}: {domain.name}")
     if found is not None:
         page.add_section("Measures").add_table(found.table)
         if found.show is not None:

@@ -98,9 +98,11 @@ class Table:
 
 
 def format_number(value: float) -> str:
-    """Four significant digits, without an exponent where that stays short."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
+    """Four significant digits, without an exponent where that stays short; a count as it is."""
+    if math.isnan(value):
+        return "-"
+    if value == 0 or isinstance(value, int) or math.isinf(value):
+        return f"{value:g}" if isinstance(value, float) else str(value)
     if not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3e}"
     return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"

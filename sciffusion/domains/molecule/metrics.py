@@ -152,7 +152,7 @@ def _some(pairs: Pairs, n: int, seed: int) -> list[tuple[Record, Record]]:
 
 
 def _count(name: str, value: int, n: int, note: str = "", floor: float | None = None) -> Row:
-    return Row(name, float(value), n=n, floor=floor, note=note)
+    return Row(name, int(value), n=n, floor=floor, note=note)
 
 
 def _share(
