@@ -18,6 +18,8 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from sciffusion.errors import InputError
+
 Item, Result = TypeVar("Item"), TypeVar("Result")
 Progress = Callable[[int], None]
 
@@ -75,6 +77,17 @@ def streamed(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def check_not_a_worker() -> None:
+    """To be called before a lock is taken and work shared out.
+
+    Raises:
+        InputError: this process is a worker that runs the script's own code once more, which would
+            wait for its parent for ever.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError('put the code of your script under `if __name__ == "__main__":`')
 
 
 @cache

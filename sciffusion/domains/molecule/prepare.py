@@ -27,7 +27,7 @@ from rich.progress import Progress
 from sciffusion import __version__, resources
 from sciffusion.atomic import atomic_path
 from sciffusion.data.download import digest
-from sciffusion.domains.molecule.pool import streamed
+from sciffusion.domains.molecule.pool import check_not_a_worker, streamed
 from sciffusion.domains.molecule.readers import split
 from sciffusion.domains.molecule.records import Piece
 from sciffusion.domains.molecule.shards import Job, Notes, Recipe, chunks, read_notes, work
@@ -108,6 +108,7 @@ def prepare(source: Source, out: Path, recipe: Recipe, workers: int | None = Non
     Raises:
         InputError: see `run`; or `out` holds a store of something else.
     """
+    check_not_a_worker()
     told = {
         "files": source.facts(),
         "recipe": asdict(recipe),

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -37,3 +39,17 @@ def test_a_process_that_dies_does_not_spoil_the_next_call():
     with pytest.raises(BrokenProcessPool):
         shared_out(os._exit, [1, 1], 2)
     assert shared_out(squared, [2, 3], 2) == [4, 9]
+
+
+def test_a_script_without_a_guard_is_told_and_does_not_hang(tmp_path):
+    """Spawned workers run it once more, and would wait for the lock that their parent holds."""
+    (tmp_path / "list.smi").write_text("CCO\nCCN\n")
+    (tmp_path / "mine.py").write_text(
+        "from sciffusion import prepare\n"
+        "prepare.main(['domain=molecule', 'input=list.smi', 'out=store', 'workers=2'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode != 0
+    assert 'if __name__ == "__main__"' in done.stderr
