@@ -193,7 +193,8 @@ class Karras(Grid):
     Args:
         sigma_min: the last noise level before 0, in units of sigma/alpha.
         rho: larger spends more steps at low noise.
-        sigma_max: where the warp begins; by default the schedule's own sigma/alpha at t = 1.
+        sigma_max: where the warp begins; by default, and at most, the schedule's own sigma/alpha
+            at t = 1.
     """
 
     def __init__(
@@ -202,7 +203,9 @@ class Karras(Grid):
         self.sigma_min, self.rho, self.sigma_max = sigma_min, rho, sigma_max
 
     def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
-        start = -2 * math.log(self.sigma_max) if self.sigma_max else _start(schedule, -10.0)
+        start = _start(schedule, -10.0)
+        if self.sigma_max:
+            start = max(start, -2 * math.log(self.sigma_max))
         return _warped(
             steps,
             schedule,

@@ -115,3 +115,9 @@ def test_a_schedule_that_keeps_noise_at_its_end_ends_there():
         ratio = sigma[:-1] / sigma[1:]
         assert float(ratio.max()) < 3
         assert float(ratio.min()) > 1
+
+
+def test_a_warp_from_beyond_the_schedule_begins_where_the_schedule_does():
+    schedule = EDM(30.0)
+    t = Karras(sigma_min=0.02, sigma_max=2560.0)(20, schedule)
+    assert torch.equal(t, Karras(sigma_min=0.02)(20, schedule))
