@@ -107,6 +107,9 @@ def _embeds(isomer: Chem.Mol, systems: tuple[int, ...], most: int) -> bool:
             atom.SetFormalCharge(0)
             atom.SetIsAromatic(False)
             atom.SetNumRadicalElectrons(0)
+    for bond in core.GetBonds():  # a side that is cut off must not be looked up: RDKit would crash
+        if not {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()} <= set(systems):
+            bond.SetStereo(Chem.BondStereo.STEREONONE)
     for i in reversed(range(core.GetNumAtoms())):
         if i not in near and i not in systems:
             core.RemoveAtom(i)

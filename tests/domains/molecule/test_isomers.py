@@ -50,3 +50,11 @@ def test_racemic_stereo_groups_are_open():
     mol = Chem.AddHs(Chem.MolFromSmiles("C[C@H](F)[C@@H](Cl)O |&1:1,3|"))
     found = {Chem.MolToSmiles(Chem.RemoveHs(m)) for m in Isomers(mol).possible()}
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("smiles", ["O/N=C1\\C=C2CN3[C@H]2[C@H]13", "C/C(F)=C1/CC2CC1CN2"])
+def test_a_side_outside_the_rings_is_no_matter_of_the_rings(smiles):
+    """RDKit crashes where a double bond's side is told by an atom that was cut off."""
+    side = {b.GetStereo() for b in parse_smiles(smiles).GetBonds()}
+    for mol in Isomers(parse_smiles(smiles)).possible():
+        assert {b.GetStereo() for b in mol.GetBonds()} == side
