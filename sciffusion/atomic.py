@@ -20,6 +20,7 @@ MENDS = {
     errno.ENOSPC: "make room there or choose another disk",
     errno.EDQUOT: "make room there or choose another disk",
     errno.EFBIG: "choose a file system that holds files of this size",
+    errno.ENOENT: "check the path",  # nothing can be made there, as in /proc
     errno.EACCES: "choose a place you may write to",
     errno.EPERM: "choose a place you may write to",
     errno.EROFS: "choose a place you may write to",

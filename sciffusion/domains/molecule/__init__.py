@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from sciffusion.domains.pretrained import Pretrained
@@ -24,7 +24,7 @@ class Conformers(Pretrained):
 
     def sample(
         self,
-        mols: str | Chem.Mol | Sequence[str | Chem.Mol],
+        mols: str | Chem.Mol | Iterable[str | Chem.Mol],
         n: int = 10,
         seed: int = 0,
         stereo: Literal["draw", "enumerate", "as_given"] = "draw",
@@ -96,8 +96,8 @@ class Conformers(Pretrained):
         ]
 
 
-def _several(mols: str | Chem.Mol | Sequence[str | Chem.Mol]) -> list[str | Chem.Mol]:
-    return list(mols) if isinstance(mols, Sequence) and not isinstance(mols, str) else [mols]
+def _several(mols: str | Chem.Mol | Iterable[str | Chem.Mol]) -> list[str | Chem.Mol]:
+    return list(mols) if isinstance(mols, Iterable) and not isinstance(mols, str) else [mols]
 
 
 def _warn(text: str) -> None:

@@ -47,7 +47,7 @@ def parse_smiles(smiles: str) -> Chem.Mol:
     """An RDKit molecule with its hydrogens as atoms, heavy atoms in the order of the SMILES.
 
     Raises:
-        InputError: it cannot be parsed, or it is no possible molecule.
+        InputError: it cannot be parsed, it is no possible molecule, or it marks an allene's hand.
     """
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if len(smiles.split()) == 1 else None
@@ -55,7 +55,21 @@ def parse_smiles(smiles: str) -> Chem.Mol:
             raise InputError(f"SMILES {_shown(smiles)}: {_diagnosis(smiles)}")
         if not mol.GetNumAtoms():
             raise InputError(f"SMILES {_shown(smiles)} has no atoms: give a molecule")
+        if "@" in smiles and "=" in smiles and (atom := _marked_allene(smiles)):
+            raise InputError(
+                f"SMILES {_shown(smiles)}: atom {atom} marks the hand of an allene, which cannot "
+                "be held to: remove the mark"
+            )
         return Chem.AddHs(mol)
+
+
+def _marked_allene(smiles: str) -> int:
+    """The number of an allene's marked middle, 0 for none; RDKit drops the mark when it checks."""
+    for atom in Chem.MolFromSmiles(smiles, sanitize=False).GetAtoms():
+        double = [b.GetBondType() == Chem.BondType.DOUBLE for b in atom.GetBonds()]
+        if double == [True, True] and atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED:
+            return atom.GetIdx() + 1
+    return 0
 
 
 def _shown(smiles: str) -> str:
@@ -267,9 +281,10 @@ def energy_of(mol: Chem.Mol, key: str = ENERGY) -> float:
     if not mol.HasProp(key):
         return np.nan
     try:
-        return float(mol.GetDoubleProp(key))
+        energy = float(mol.GetDoubleProp(key))
     except (ValueError, RuntimeError):  # text that is no number
         return np.nan
+    return energy if np.isfinite(energy) else np.nan
 
 
 def same_atoms(one: Chem.Mol, other: Chem.Mol) -> bool:

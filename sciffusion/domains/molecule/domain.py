@@ -177,12 +177,12 @@ def atoms_together(most_atoms: int | None, device: torch.device | str) -> int:
     """Atoms of a batch: those asked for, or what suits the device.
 
     Raises:
-        InputError: under 1.
+        InputError: no whole number, or under 1.
     """
     if most_atoms is None:
         return MOST_ATOMS.get(torch.device(device).type, MOST_ATOMS["cpu"])
-    if most_atoms < 1:
-        raise InputError(f"most_atoms={most_atoms} must be at least 1")
+    if not isinstance(most_atoms, int) or most_atoms < 1:
+        raise InputError(f"most_atoms={most_atoms} must be a whole number of at least 1")
     return most_atoms
 
 

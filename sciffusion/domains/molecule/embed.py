@@ -31,8 +31,10 @@ def conformers_of(mol: Chem.Mol, n: int, seed: int = 0) -> list[tuple[Chem.Mol, 
         seed: of the random numbers.
 
     Raises:
-        InputError: it cannot be embedded.
+        InputError: it cannot be embedded, or it is several molecules.
     """
+    if len(Chem.GetMolFrags(mol)) > 1:  # RDKit would lay one over the other
+        raise InputError("it is several molecules: give each a line of its own")
     mol = Chem.Mol(mol)
     settings = rdDistGeom.ETKDGv3()
     # RDKit multiplies the seed by the conformer's number, so small ones would share conformers.

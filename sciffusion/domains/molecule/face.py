@@ -58,6 +58,8 @@ def _asked(
 ) -> list[Request] | list[None]:
     where = f"molecule {number} of {count}"
     try:
+        if not isinstance(given, str | Chem.Mol):
+            raise InputError(f"{given!r:.40} is no molecule: give a SMILES or an RDKit molecule")
         mol = parse_smiles(given) if isinstance(given, str) else given
         own = mol.GetProp("_Name") if mol.HasProp("_Name") else ""
         request = request_of(mol, own or f"molecule_{number}", where, limits)

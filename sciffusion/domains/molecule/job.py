@@ -72,6 +72,8 @@ class Job:
         if (config["smiles"] is None) == (config["input"] is None):
             raise InputError("give smiles=SMILES or input=FILE, one of the two")
         self.path = config["input"]
+        if self.out.is_dir() and not self.format.folder:
+            raise InputError(f"out={self.out} is a directory: end it with a / to fill it")
         if self.path is not None and os.path.realpath(self.path) == os.path.realpath(self.out):
             raise InputError(f"out={self.out} is the input: name another file")
         if self.path not in (None, "-") and not os.access(self.path, os.R_OK):
@@ -172,6 +174,12 @@ class Job:
         except InputError as error:
             return Failure(entry.where, " ".join(str(error).split()))
 
+    def abandon(self) -> None:
+        """Leave nothing behind that no later call can go on with."""
+        self.journal.clear_if_empty()
+        if self.path == "-":
+            self.spool.unlink(missing_ok=True)
+
     def finish(self, count: int) -> None:
         """Join the windows and say what came.
 
@@ -234,7 +242,8 @@ def _digest(path: str) -> str:
 
 def _lines(path: str) -> int | None:
     """How many records to expect, where a line is one."""
-    if not path.lower().endswith((".smi", ".smiles", ".csv", ".tsv", ".txt")):
+    suffixes = (".smi", ".smiles", ".csv", ".tsv", ".txt")
+    if not path.lower().endswith(suffixes) or not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
         return sum(1 for _ in file)

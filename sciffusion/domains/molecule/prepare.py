@@ -132,11 +132,15 @@ def prepare(source: Source, out: Path, recipe: Recipe, workers: int | None = Non
             if any(out.glob("part-*.arrow")):
                 raise InputError(f"{out} holds a store without a card: name another directory")
             _write(parts / "told.json", told)
-        notes = _run_chunks(source, out, recipe, workers)
-        if not notes.molecules:
-            first = notes.left_out[0] if notes.left_out else "there was none"
-            shutil.rmtree(parts)
-            raise InputError(f"no molecule of {_names(source)} can be used; the first: {first}")
+        try:
+            notes = _run_chunks(source, out, recipe, workers)
+            if not notes.molecules:
+                first = notes.left_out[0] if notes.left_out else "there was none"
+                raise InputError(f"no molecule of {_names(source)} can be used; the first: {first}")
+        except InputError:
+            if not any(out.glob("part-*.arrow")):  # nothing to go on with
+                shutil.rmtree(parts)
+            raise
         with atomic_path(out / "left_out.txt") as temporary:
             temporary.write_text("".join(f"{line}\n" for line in notes.left_out))
         summary = dict(vars(notes))

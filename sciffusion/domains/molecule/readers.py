@@ -13,6 +13,7 @@ import gzip
 import lzma
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -42,6 +43,7 @@ LONGEST = 1 << 26
 """Bytes of the longest record; what is longer is no molecule."""
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 """What reading a cut or garbled compressed file raises."""
+NO_TEXT = "it is no text in UTF-8 (UTF-16, or packed under another name?): save it as such"
 
 
 def read_molecules(path: str | Path, need_3d: bool = False, charge: int = 0) -> Iterator[Entry]:
@@ -68,7 +70,7 @@ def split(path: str | Path) -> Iterator[Piece]:
     path = Path(path)
     if not path.is_dir():
         if not (yield from _split_file(path)):
-            raise InputError(f"{path} holds no molecule: it is empty")
+            raise InputError(f"{_shown(path)} holds no molecule: it is empty")
         return
     files = sorted(p for p in path.iterdir() if _kind(p) == "xyz")
     if not files:
@@ -76,6 +78,10 @@ def split(path: str | Path) -> Iterator[Piece]:
     for file in files:
         if not (yield from _split_file(file)):
             yield Piece(str(file), "xyz", error="it is empty: remove it")
+
+
+def _shown(path: Path) -> str:
+    return "stdin" if str(path) == "-" else str(path)
 
 
 def _kind(path: Path) -> str | None:
@@ -87,7 +93,7 @@ def _kind(path: Path) -> str | None:
 
 def _split_file(path: Path) -> Generator[Piece, None, bool]:
     """The pieces of a file; returns whether there were any."""
-    name = "stdin" if str(path) == "-" else str(path)
+    name = _shown(path)
     kind = None if name == "stdin" else _kind(path)
     if kind is None and name != "stdin":
         raise InputError(f"{path} is of no known kind: name one of {', '.join(KINDS)}")
@@ -95,6 +101,9 @@ def _split_file(path: Path) -> Generator[Piece, None, bool]:
     with _opened(path) as (file, raw):
         lines = Lines(file, raw)
         try:
+            if any("\0" in line for line in lines.peek(1)):
+                yield Piece(name, kind or "smiles", error=NO_TEXT)
+                return True
             kind = kind or _sniff(lines)
             for piece in _CUTTERS[kind](lines, name):
                 found = True
@@ -103,7 +112,7 @@ def _split_file(path: Path) -> Generator[Piece, None, bool]:
             found = True
             reason = str(error) or type(error).__name__
             where = f"{name}, after line {lines.number}"
-            yield Piece(where, "sdf", error=f"the file cannot be read on ({reason})")
+            yield Piece(where, "sdf", error=f"the file cannot be read on ({reason}): copy it again")
     return found
 
 
@@ -135,21 +144,23 @@ class Lines:
 
     def __init__(self, file: IO[bytes], raw: IO[bytes]) -> None:
         self.raw, self.number = raw, 0
-        self._lines: Iterator[bytes] = iter(lambda: file.readline(LONGEST), b"")
+        chunks = iter(lambda: file.readline(LONGEST), b"")
+        # Some programs still end lines with a carriage return alone.
+        self._lines = (part for chunk in chunks for part in chunk.rstrip(b"\r\n").split(b"\r"))
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines).decode("utf-8-sig" if self.number == 0 else "utf-8", "replace")
+        line = next(self._lines)
         self.number += 1
-        return line.rstrip("\r\n")
+        return _decoded(line if self.number > 1 else line.removeprefix(BOM_UTF8))
 
     def peek(self, count: int) -> list[str]:
         """The next lines, which stay to be read."""
         ahead = list(islice(self._lines, count))
         self._lines = chain(ahead, self._lines)
-        return [line.decode("utf-8-sig", "replace").rstrip("\r\n") for line in ahead]
+        return [_decoded(line.removeprefix(BOM_UTF8)) for line in ahead]
 
     def piece(self, where: str, kind: str, **parts: str | None) -> Piece:
         """A piece that ends here."""
@@ -160,12 +171,20 @@ class Lines:
         return Piece(where, kind, position=position, **parts)  # type: ignore[arg-type]
 
 
+def _decoded(line: bytes) -> str:
+    """UTF-8, or else what Windows writes."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")
+
+
 def _sniff(lines: Lines) -> str:
     """What standard input holds, from its first lines."""
     head = lines.peek(4)
     if len(head) == 4 and head[3].rstrip().endswith(("V2000", "V3000")):
         return "sdf"
-    return "xyz" if head and head[0].strip().isdigit() else "smiles"
+    return "xyz" if head and _count(head[0]) is not None else "smiles"
 
 
 def _split_sdf(lines: Lines, name: str) -> Iterator[Piece]:
@@ -202,17 +221,22 @@ def _split_xyz(lines: Lines, name: str) -> Iterator[Piece]:
     stem = Path(name).name.split(".")[0]
     for frame, line in enumerate((line for line in lines if line.strip()), 1):
         where = f"{name}, frame {frame} (line {lines.number})"
-        if not line.strip().isdigit():
+        if (count := _count(line)) is None:
             yield lines.piece(
                 where, "xyz", name=stem, error="a number of atoms is expected here: check the file"
             )
             return  # there is no way to tell where the next frame begins
-        rest = list(islice(lines, int(line) + 1))
+        rest = list(islice(lines, count + 1))
         error = None
-        if len(rest) < int(line) + 1:
-            error = f"it is cut off ({max(len(rest) - 1, 0)} of {int(line)} atoms): copy it again"
+        if len(rest) < count + 1:
+            error = f"it is cut off ({max(len(rest) - 1, 0)} of {count} atoms): copy it again"
         text = "\n".join([line.strip(), *rest])
         yield lines.piece(where, "xyz", name=stem, text=text, error=error)
+
+
+def _count(line: str) -> int | None:
+    """How many atoms the first line of an xyz frame tells of."""
+    return int(line) if line.strip().isdecimal() and len(line) < 16 else None
 
 
 def _split_smiles(lines: Lines, name: str) -> Iterator[Piece]:
@@ -239,11 +263,12 @@ def _filled(line: str) -> bool:
 
 
 def _delimiter(head: str, csv_file: bool) -> str | None:
-    """What parts the columns: a tab, a comma, or (None) the first white space."""
-    if "\t" in head:
-        return "\t"
-    titled = any(cell.strip().lower() in SMILES_COLUMNS for cell in head.split(","))
-    return "," if csv_file or ("," in head and titled) or "," in head.split(" ")[0] else None
+    """What parts the columns: a tab, a comma, a semicolon or (None) the first white space."""
+    for mark in (mark for mark in "\t,;" if mark in head):
+        titled = any(cell.strip().lower() in SMILES_COLUMNS for cell in head.split(mark))
+        if mark == "\t" or csv_file or titled or mark in head.split(" ")[0]:
+            return mark
+    return "," if csv_file else None
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:

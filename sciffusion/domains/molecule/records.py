@@ -21,7 +21,7 @@ FARTHEST = 200.0
 """No atom lies farther than this from the origin, in Angstrom."""
 MOST_TRIES = 1_000_000
 """Assignments of bond orders that are tried for an xyz record."""
-_FIELD = re.compile(r"^>.*?<([^>]*)>.*\n((?:.*\S.*\n?)*)", re.M)
+_FIELD = re.compile(r"^>.*?<([^>]+)>.*\n((?:.*\S.*\n?)*)", re.M)
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,9 @@ def _from_xyz(piece: Piece, charge: int) -> Chem.Mol:
     charge = int(said[1]) if said else charge
     try:
         rdDetermineBonds.DetermineBonds(mol, charge=charge, maxIterations=MOST_TRIES)
+        if len(numbers) == 1:  # RDKit tells of bonds alone
+            mol.GetAtomWithIdx(0).SetFormalCharge(charge)
+        Chem.SanitizeMol(mol)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
@@ -178,7 +181,7 @@ def _read_xyz(text: str) -> tuple[list[int], np.ndarray, str]:
     for number, line in enumerate(lines[: int(count)], 1):
         try:
             symbol, *rest = line.split()
-            z = int(symbol) if symbol.isdigit() else table.GetAtomicNumber(symbol.capitalize())
+            z = int(symbol) if symbol.isdecimal() else table.GetAtomicNumber(symbol.capitalize())
             x.append([float(value.replace("*^", "e")) for value in rest[:3]])  # QM9 writes 1.*^-6
             numbers.append(z)
         except (ValueError, RuntimeError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,12 @@ CHOICES = {
     "relax": ("none", "mmff", "xtb"),
     "keep": ("all", "diverse"),
 }
+_HANDS = (
+    Chem.ChiralType.CHI_UNSPECIFIED,
+    Chem.ChiralType.CHI_TETRAHEDRAL_CW,
+    Chem.ChiralType.CHI_TETRAHEDRAL_CCW,
+)
+_AXES = (Chem.BondStereo.STEREOATROPCW, Chem.BondStereo.STEREOATROPCCW)
 Say = Callable[[str], None]
 
 
@@ -51,11 +58,13 @@ class Settings:
             if (value := getattr(self, name)) not in known:
                 raise InputError(f"{name}={value} is not known: {', '.join(known)}")
         for name, most in (("n", MOST_CONFORMERS), ("tries", 1000)):
-            if not 1 <= getattr(self, name) <= most:
-                raise InputError(f"{name}={getattr(self, name)} must lie between 1 and {most}")
-        if not self.rmsd > 0:
+            if not (isinstance(value := getattr(self, name), Integral) and 1 <= value <= most):
+                raise InputError(f"{name}={value} must be a whole number between 1 and {most}")
+        if not isinstance(self.seed, Integral):
+            raise InputError(f"seed={self.seed} must be a whole number")
+        if not (isinstance(self.rmsd, Real) and self.rmsd > 0):
             raise InputError(f"rmsd={self.rmsd} must be more than 0 Angstrom")
-        number = isinstance(self.window, int | float) and not isinstance(self.window, bool)
+        number = isinstance(self.window, Real) and not isinstance(self.window, bool)
         if self.window is not None and not (number and self.window >= 0):
             raise InputError(f"window={self.window} must be 0 kcal/mol or more, or null")
 
@@ -141,7 +150,8 @@ def request_of(mol: Chem.Mol, name: str, where: str, limits: Limits) -> Request:
     """A request for an RDKit molecule; hydrogens are added where they are implicit.
 
     Raises:
-        InputError: it cannot be a graph, or the network does not know it.
+        InputError: it cannot be a graph, the network does not know it, or it asks for a stereo that
+            no answer could be held to.
     """
     mol = Chem.Mol(mol)
     mol.RemoveAllConformers()
@@ -152,9 +162,32 @@ def request_of(mol: Chem.Mol, name: str, where: str, limits: Limits) -> Request:
     except ValueError as error:  # what RDKit's exceptions are
         raise InputError(f"{' '.join(str(error).split())}: correct the bonds or charges") from error
     mol.SetProp("_Name", name)
+    _check_marks(mol)
     request = Request(where, name, mol, from_mol(mol))
     limits.check(request)
     return request
+
+
+def _check_marks(mol: Chem.Mol) -> None:
+    """Refuse what a graph leaves out although it was asked for."""
+    for k, atom in enumerate(mol.GetAtoms(), 1):
+        if atom.HasQuery():
+            raise InputError(f"atom {k} is a query, no element: replace it")
+        if (tag := atom.GetChiralTag()) not in _HANDS:
+            kind = tag.name.removeprefix("CHI_").lower()
+            raise InputError(
+                f"the stereo of atom {k} is {kind}: only tetrahedral centres and double bonds can "
+                "be held to; remove the mark"
+            )
+    for bond in mol.GetBonds():
+        ends = f"{bond.GetBeginAtomIdx() + 1}-{bond.GetEndAtomIdx() + 1}"
+        if bond.GetStereo() in _AXES:
+            raise InputError(
+                f"bond {ends} is marked as an axis of chirality: only tetrahedral centres and "
+                "double bonds can be held to; remove the mark"
+            )
+        if bond.GetBondType() == Chem.BondType.AROMATIC and not bond.GetIsAromatic():
+            raise InputError(f"bond {ends} is aromatic but in no such ring: write its order")
 
 
 def isomers_of(request: Request, seed: int, say: Say) -> list[Request]:

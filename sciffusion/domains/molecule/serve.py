@@ -22,7 +22,6 @@ from sciffusion.domains.molecule.domain import MoleculeDomain, atoms_together, d
 from sciffusion.domains.molecule.generate import TOGETHER, Draw
 from sciffusion.domains.molecule.job import Job
 from sciffusion.domains.sampling import check, world_size
-from sciffusion.errors import InputError
 
 
 def drawing(
@@ -91,8 +90,8 @@ def serve_with(
         barrier()
         try:
             count = job.work(rank, world)
-        except InputError:
-            job.journal.clear_if_empty()
+        except Exception:
+            job.abandon()
             raise
         except (KeyboardInterrupt, SystemExit):
             board.say(f"the same command goes on from {job.journal.folder}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from sciffusion.atomic import atomic_path
 from sciffusion.domains.molecule.chem import ENERGY, MOST_CHARGE, energy_of, from_mol
@@ -55,11 +55,13 @@ class Recipe:
                 raise InputError(f"{name}={getattr(self, name)} is not known: {' or '.join(known)}")
         if not 0 <= self.conformers <= MOST_CONFORMERS:
             raise InputError(f"conformers={self.conformers} must lie in 0 .. {MOST_CONFORMERS}")
-        if self.max_heavy is not None and self.max_heavy < 1:
-            raise InputError(f"max_heavy={self.max_heavy} must be at least 1")
+        most = self.max_heavy
+        if most is not None and not (isinstance(most, int) and most >= 1):
+            raise InputError(f"max_heavy={most} must be a whole number of at least 1")
         for symbol in self.elements or ():
             try:
-                Chem.GetPeriodicTable().GetAtomicNumber(symbol)
+                with rdBase.BlockLogs():
+                    Chem.GetPeriodicTable().GetAtomicNumber(symbol)
             except RuntimeError as error:
                 raise InputError(f"elements: {symbol!r} is no element") from error
 

@@ -55,11 +55,13 @@ def _quoted(value: str) -> str:
 
 
 def xyz(mol: Chem.Mol) -> str:
-    """One frame a conformer, Angstrom; the comments are those of extended xyz."""
+    """One frame a conformer, Angstrom; the comments are those of extended xyz, with the charge."""
+    charge = Chem.GetFormalCharge(mol)
+    known = {"name": _name(mol)} | ({"charge": str(charge)} if charge else {})
     symbols = [a.GetSymbol() for a in mol.GetAtoms()]
     frames = []
     for conformer in mol.GetConformers():
-        items = {"name": _name(mol), **_properties(conformer)}.items()
+        items = (known | _properties(conformer)).items()
         comment = " ".join(
             ["Properties=species:S:1:pos:R:3", *(f"{k}={_quoted(v)}" for k, v in items)]
         )

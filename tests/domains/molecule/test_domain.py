@@ -14,7 +14,12 @@ from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import DPMSolverPP, Heun
 from sciffusion.domains.base import build_denoiser
 from sciffusion.domains.molecule.chem import parse_smiles, record_of
-from sciffusion.domains.molecule.domain import MoleculeDomain, batches, draw_coordinates
+from sciffusion.domains.molecule.domain import (
+    MoleculeDomain,
+    atoms_together,
+    batches,
+    draw_coordinates,
+)
 from sciffusion.domains.molecule.store import write_shard
 from sciffusion.errors import InputError
 from sciffusion.io.config import compose, groups
@@ -124,6 +129,12 @@ def test_a_draw_does_not_see_its_neighbours(sampler, domain, denoiser):
     small = draw_coordinates(domain, denoiser, sampler, graphs, numbers, 3, most_atoms=1)
     for x, y in zip(together, small, strict=True):
         np.testing.assert_allclose(x, y, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("most", [0, 1.5, "x"])
+def test_atoms_of_a_batch_are_a_whole_number(most):
+    with pytest.raises(InputError, match="most_atoms="):
+        atoms_together(most, "cpu")
 
 
 def test_batches_bound_memory_and_lose_nobody():

@@ -77,6 +77,21 @@ def test_wrong_ones_are_told_before_any_drawing(model):
     assert not model.drawn
 
 
+def test_what_is_no_molecule_is_told(model):
+    """As where RDKit gave None for a SMILES that it could not read."""
+    with pytest.raises(InputError, match="molecule 2 of 3: None is no molecule"):
+        model.sample(["C", None, "CC"])
+    with pytest.warns(UserWarning, match="molecule 2 of 2"):
+        assert model.sample(["C", 7], n=1, errors="skip")[1] is None
+
+
+def test_any_collection_will_do(model):
+    smiles = ["C", "CO"]
+    for given in (tuple(smiles), np.array(smiles), (s for s in smiles)):
+        found = model.sample(given, n=1)
+        assert [Chem.MolToSmiles(Chem.RemoveHs(m)) for m in found] == smiles
+
+
 def test_skip(model):
     with pytest.warns(UserWarning, match="molecule") as said:
         found = model.sample(["C1CC", "CCO", "[Fe]", "C"], n=2, errors="skip")
@@ -91,8 +106,12 @@ def test_enumerate(model):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n": 0}, {"relax": "uff"}, {"errors": "ignore"}, {"stereo": "x"}, {"window": -1}]
-)
+    "wrong",
+    [
+        {"n": 0}, {"n": 2.5}, {"n": "3"}, {"tries": None}, {"seed": 0.5}, {"relax": "uff"},
+        {"errors": "ignore"}, {"stereo": "x"}, {"window": -1}, {"rmsd": "x"},
+    ],
+)  # fmt: skip
 def test_wrong_settings(wrong, model):
     with pytest.raises(InputError, match=next(iter(wrong))):
         model.sample("C", **wrong)

@@ -171,6 +171,32 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.parametrize("first", ["", "# a note\n", "C1CC\n"])
+def test_a_mended_file_can_follow_one_that_held_nothing(first, tmp_path):
+    path, out = tmp_path / "a.smi", tmp_path / "out"
+    path.write_text(first)
+    with pytest.raises(InputError):
+        store(path, out, conformers=0)
+    path.write_text("CCO\n")
+    records, _ = store(path, out, conformers=0)
+    assert [r.graph.smiles for r in records] == ["CCO"]
+
+
+def test_energies_are_numbers_or_none(tmp_path):
+    path, (mol,) = tmp_path / "a.sdf", embedded("CCO")
+    path.write_text("".join(block(mol, f"m{k}", e) for k, e in enumerate(["inf", "x", -1.5])))
+    records, _ = store(path, tmp_path / "out")
+    np.testing.assert_array_equal([r.energy[0] for r in records], [np.nan, np.nan, -1.5])
+
+
+def test_salts_in_smiles_are_left_out_with_the_reason(tmp_path):
+    path = tmp_path / "a.smi"
+    path.write_text("CC(=O)[O-].[Na+] acetate\nCCO ethanol\n")
+    records, notes = store(path, tmp_path / "out", conformers=1)
+    assert [r.graph.name for r in records] == ["ethanol"]
+    assert "line 1: acetate: it is several molecules" in notes.left_out[0]
+
+
 @pytest.mark.parametrize("smiles", DRUGS)
 def test_conformers_in_another_order_of_atoms_are_put_in_order(smiles, tmp_path):
     mols = embedded(smiles, 3)
@@ -420,6 +446,7 @@ def test_the_command(sdf, tmp_path, capsys):
         (["domain=molecule", "input=IN", "out=OUT", "group=size"], "group=size"),
         (["domain=molecule", "input=IN", "out=OUT", "isomers=all"], "isomers=all"),
         (["domain=molecule", "input=IN", "out=OUT", "max_heavy=0"], "max_heavy"),
+        (["domain=molecule", "input=IN", "out=OUT", "max_heavy=x"], "max_heavy"),
         (["domain=molecule", "input=IN", "out=OUT", "elements=[C,Qq]"], "'Qq' is no element"),
         (["domain=molecule", "input=IN", "out=OUT", "worker=2"], "did you mean workers?"),
         (["domain=molecule", "dataset=qm10"], "qm10"),

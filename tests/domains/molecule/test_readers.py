@@ -12,7 +12,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDepictor, rdDistGeom
 
 from sciffusion.domains.molecule import readers
-from sciffusion.domains.molecule.chem import parse_smiles
+from sciffusion.domains.molecule.chem import from_mol, parse_smiles
 from sciffusion.domains.molecule.readers import read_molecules, split
 from sciffusion.errors import InputError
 
@@ -86,6 +86,7 @@ def test_each_kind_plain_and_compressed(write, kind, end):
         ("a.csv", 'id,mass,SMILES\n"spirit of wine",46,CCO\n,16,C\n'),
         ("a.csv", "spirit of wine,CCO\n,C\n"),
         ("a.csv", "CCO,spirit of wine\nC,\n"),
+        ("a.csv", "name;SMILES\nspirit of wine;CCO\n;C\n"),
         ("a.tsv", "name\tcanonical_smiles\r\nspirit of wine\tCCO\r\n\tC\r\n"),
         ("a.smi", "\ufeffCCO spirit of wine\nC"),
     ],
@@ -93,6 +94,28 @@ def test_each_kind_plain_and_compressed(write, kind, end):
 def test_tables_of_smiles(write, name, text):
     entries = list(read_molecules(write(name, text)))
     assert [(smiles_of(e), e.name) for e in entries] == [("CCO", "spirit of wine"), ("C", "")]
+
+
+@pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("kind", ["smi", "csv", "sdf"])
+def test_any_line_end_and_any_code_page(write, kind, end, code):
+    """What other systems' programs write is read; names keep their letters."""
+    text = {
+        "smi": "CCO éthanol\n\nCCO ß\n",
+        "csv": "SMILES;Name\nCCO;éthanol\nCCO;ß\n",
+        "sdf": sdf(mol_of(ETHANOL), "éthanol", note="x") + sdf(mol_of(ETHANOL), "ß"),
+    }[kind]
+    entries = list(read_molecules(write(f"a.{kind}", text.replace("\n", end).encode(code))))
+    assert [(e.error, e.name) for e in entries] == [(None, "éthanol"), (None, "ß")]
+    assert {smiles_of(e) for e in entries} == {ETHANOL}
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.csv", "a.sdf", "a.xyz"])
+@pytest.mark.parametrize("data", ["CCO a\nC b\n".encode("utf-16"), gzip.compress(bytes(99))])
+def test_what_is_no_text_is_one_line(write, name, data):
+    (entry,) = read_molecules(write(name, data))
+    assert "no text" in entry.error
 
 
 def test_commas_in_names_part_no_columns(write):
@@ -163,6 +186,13 @@ def test_a_drawing_will_do_where_no_coordinates_are_needed(write):
     assert entry.mol.GetNumAtoms() == 9
 
 
+def test_fields_without_a_name_are_passed_over(write):
+    record = GOOD.replace("$$$$", ">  <>\n1\n\n>  25\n2\n\n>  <note>\n3\n\n$$$$")
+    (entry,) = read_molecules(write("a.sdf", record))
+    assert entry.error is None
+    assert entry.mol.GetProp("note") == "3"
+
+
 def test_fields_come_with_the_molecule(write):
     path = write("a.sdf", sdf(mol_of(ETHANOL), "x", energy="-1.5", note="two words"))
     (entry,) = read_molecules(path)
@@ -212,10 +242,17 @@ def test_xyz_trouble(write):
         (good.replace(good.split()[2], "nan", 1), "finite"),
         (cut, "cut off"),
         ("no number\n", "number of atoms"),
+        ("²\n", "number of atoms"),
+        ("9" * 30 + "\n", "number of atoms"),
     ):
         entries = list(read_molecules(write("a.xyz", good + bad)))
         assert [e.error is None for e in entries] == [True, False]
         assert says in entries[1].error
+
+
+def test_an_atom_alone_is_a_molecule(write):
+    (entry,) = read_molecules(write("a.xyz", "1\nhelium\nHe 0 0 0\n"))
+    assert from_mol(entry.mol).smiles == "[He]"
 
 
 def test_a_folder_of_xyz_files(write, tmp_path):

@@ -1,6 +1,7 @@
 """Records become requests in order, or one line each that says why not."""
 
 import gzip
+import re
 
 import pytest
 from rdkit import Chem
@@ -108,6 +109,41 @@ def test_unknown_elements_are_refused(smiles, named, ask):
 @pytest.mark.parametrize("smiles", ["CC(=O)[O-].[Na+]", "C.[K+].[I-]", "[Cl-]", "[CH3]", "[H][H]"])
 def test_ions_beside_a_molecule_are_let_through(smiles, ask):
     ask(smiles)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("[S@OH1](F)(F)(F)(Cl)(Cl)Br", "stereo of atom 1 is octahedral"),
+        ("[S@SP2](F)(Cl)(Br)C", "stereo of atom 1 is squareplanar"),
+        ("Cc1cccc(Br)c1-c1c(C)cccc1Br |wU:7.6|", "bond 8-9 is marked as an axis"),
+    ],
+)
+def test_stereo_that_no_answer_can_be_held_to_is_refused(asked, named, limits):
+    with pytest.raises(InputError, match=named):
+        request_of(Chem.MolFromSmiles(asked), "x", "here", limits)
+    unmarked = re.sub(r"@\w+| \|.*", "", asked)
+    request_of(Chem.MolFromSmiles(unmarked), "x", "here", limits)
+
+
+def test_the_mark_of_an_allene_is_not_dropped(ask):
+    for smiles in ("CC=[C@]=CC", "C(C)=[C@@]=CF", "[C@](=CC)=CC"):
+        with pytest.raises(InputError, match="hand of an allene"):
+            ask(smiles)
+    ask("C[S@](=O)CC=C=CC")
+
+
+@pytest.mark.parametrize("smarts", ["[#6]-[#8]", "CO", "[C,N]", "C~C"])
+def test_queries_are_no_molecules(smarts, limits):
+    with pytest.raises(InputError, match="atom 1 is a query"):
+        request_of(Chem.MolFromSmarts(smarts), "x", "here", limits)
+
+
+def test_an_aromatic_bond_belongs_in_a_ring(limits):
+    mol = Chem.RWMol(Chem.MolFromSmiles("CCO"))
+    mol.GetBondWithIdx(0).SetBondType(Chem.BondType.AROMATIC)
+    with pytest.raises(InputError, match="bond 1-2 is aromatic"):
+        request_of(mol, "x", "here", limits)
 
 
 def test_large_molecules_are_warned_of_once(ask, limits):

@@ -122,6 +122,9 @@ def test_one_smiles(smiles, serve, capsys):
         ({"input": "empty.smi"}, "empty"),
         ({"input": "list.docx"}, "known kind"),
         ({"input": "."}, "no .xyz files"),
+        ({"input": "folder.smi"}, "no .xyz files"),
+        ({"smiles": "C", "out": "folder.smi/../.sdf"}, ".sdf"),
+        ({"smiles": "C", "out": "/proc/x.sdf"}, "/proc/x.sdf"),
         ({"smiles": "C", "out": "x.mol2"}, ".sdf"),
         ({"smiles": "C", "out": "list.csv/x.sdf"}, "list.csv"),
         ({"input": "list.sdf", "out": "./list.sdf"}, "is the input"),
@@ -132,6 +135,7 @@ def test_one_smiles(smiles, serve, capsys):
 def test_refused_without_a_trace(settings, says, serve, folder):
     for name in ("empty.smi", "list.docx", "list.sdf"):
         (folder / name).write_text("")
+    (folder / "folder.smi").mkdir()
     before = sorted(folder.iterdir())
     with pytest.raises(InputError) as refused:
         serve(**({"out": "x.sdf"} | settings))
@@ -192,6 +196,21 @@ def test_standard_input_is_a_file_like_others(serve, folder, monkeypatch):
     assert (folder / "a.sdf").read_bytes() == (folder / "b.sdf").read_bytes()
     assert "stdin, line 4" in (folder / "b.sdf.failed.txt").read_text()
     assert len(list(folder.iterdir())) == 5
+
+
+def test_empty_standard_input_leaves_nothing(serve, folder, monkeypatch):
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(InputError, match="stdin holds no molecule"):
+        serve(input="-", out="x.sdf")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_folder_in_the_way_is_told_before_any_drawing(stand_in, folder):
+    (folder / "x.sdf").mkdir()
+    with pytest.raises(InputError, match=r"x\.sdf is a directory"):
+        serve_with(None, stand_in.FACTS, stand_in.CONFIG | {"smiles": "C", "out": "x.sdf"})
+    assert not list(folder.glob("x.sdf.*"))
 
 
 def test_a_molecule_is_the_same_in_another_list(serve, folder):

@@ -10,6 +10,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from sciffusion.domains.molecule.chem import parse_smiles
+from sciffusion.domains.molecule.readers import read_molecules
 from sciffusion.domains.molecule.writers import FORMATS, file_name, format_of, pdb, sdf, write, xyz
 from sciffusion.errors import InputError
 
@@ -126,6 +127,14 @@ def test_xyz(smiles):
         assert frame.info["name"] == 'a\\b "c"'
         assert frame.info["SMILES"] == smiles
         assert frame.info["energy_kcal_per_mol"] == pytest.approx(-1.5 * k)
+
+
+def test_xyz_tells_the_charge(tmp_path):
+    """Else the bonds of an ion could not be read back."""
+    path = tmp_path / "ions.xyz"
+    path.write_text("".join(map(xyz, map(conformers, ["C[NH3+]", "CC(=O)[O-]", "[Cl-]", "CCO"]))))
+    found = [Chem.MolToSmiles(Chem.RemoveHs(entry.mol)) for entry in read_molecules(path)]
+    assert found == ["C[NH3+]"] * 3 + ["CC(=O)[O-]"] * 3 + ["[Cl-]"] * 3 + ["CCO"] * 3
 
 
 @pytest.mark.parametrize("smiles", [s for s in SMILES if "." not in s])
