@@ -24,6 +24,8 @@ from sciffusion.nn.embeddings import LogSNREmbedding
 
 RADIAL = 16
 """Gaussians that a distance is written in."""
+LEASH = 4.0
+"""How far a point may be from its atom, in units of the coordinates' spread."""
 
 
 class PointLayer(nn.Module):
@@ -50,6 +52,7 @@ class PointLayer(nn.Module):
 
     def forward(
         self,
+        x: Float[Tensor, "b n 3"],
         s: Float[Tensor, "b n d"],
         y: Float[Tensor, "b n c 3"],
         pair: Float[Tensor, "b n n p"],
@@ -86,6 +89,7 @@ class PointLayer(nn.Module):
         if cond.structure["tetra"].shape[1]:
             ds, dy = self._turn(s, y, cond)
             s, y = s + ds, y + dy
+        y = _leashed(y, x)
 
         h = self.norm2(s) * (1 + a2) + b2
         s = s + g2 * self.mlp(torch.cat([h, _lengths(y - y[:, :, :1]).to(h.dtype)], -1))
@@ -96,16 +100,16 @@ class PointLayer(nn.Module):
         index, sign = cond.structure["tetra"], cond.structure["tetra_sign"].float()
         rows = torch.arange(len(s), device=s.device)[:, None]
         u, v, w = (y[rows, index[..., k], 0] - y[rows, index[..., 4], 0] for k in (1, 2, 3))
+        # Unit vectors, so that nothing grows without bound where atoms meet
+        u, v, w = (p / (p.norm(dim=-1, keepdim=True) + 0.05) for p in (u, v, w))
         # The gradient of the volume by each point; cross products flip with the mirror, as signs do
         ga, gb, gc = (torch.linalg.cross(p, q) for p, q in ((v, w), (w, u), (u, v)))
-        size = (u.norm(dim=-1) * v.norm(dim=-1) * w.norm(dim=-1) + 1e-3).unsqueeze(-1)
-        volume = sign[..., None] * (u * ga).sum(-1, keepdim=True) / size
+        volume = sign[..., None] * (u * ga).sum(-1, keepdim=True)
         told = torch.cat([volume, (sign != 0).float()[..., None]], -1).to(s.dtype)
         answer = self.turn(torch.cat([told, s[rows, index[..., 0]]], -1))
         answer = answer * (sign != 0).to(s.dtype)[..., None]
         ds, strength = answer[..., : s.shape[-1]], answer[..., s.shape[-1] :].float()
         push = torch.stack([ga, gb, gc, -(ga + gb + gc)], 2) * sign[..., None, None]
-        push = push / size[:, :, None].clamp_min(0.1)
         moves = push[..., None, :] * strength[:, :, None, :, None]
         out_s, out_y = torch.zeros_like(s), torch.zeros_like(y)
         out_s.index_put_((rows[..., None], index), ds[:, :, None].expand(-1, -1, 5, -1), True)
@@ -133,6 +137,13 @@ def _distances(y: Float[Tensor, "b n c 3"]) -> Float[Tensor, "b n n c"]:
     length = (x * x).sum(-1)
     square = length[..., None] + length[..., None, :] - 2 * (x @ x.mT)
     return square.clamp_min(0).permute(0, 2, 3, 1)
+
+
+def _leashed(y: Float[Tensor, "b n c 3"], x: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c 3"]:
+    """Points drawn back towards their atom: hardly where near, never beyond `LEASH`."""
+    away = y - x[:, :, None]
+    square = (away * away).sum(-1, keepdim=True)
+    return x[:, :, None] + away * torch.rsqrt(1 + square / LEASH**2)
 
 
 def _lengths(v: Float[Tensor, "b n c 3"]) -> Float[Tensor, "b n c"]:
@@ -181,7 +192,7 @@ class PointTransformer(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             y = x.float()[:, :, None].expand(-1, -1, self.heads, -1)
         for layer in self.layers:
-            s, y, pair = layer(s, y, pair, noise, self.radial, cond)
+            s, y, pair = layer(x, s, y, pair, noise, self.radial, cond)
         gate = self.gate(self.head(s + noise[:, None])).float()
         moved = (gate[..., None] * (y - x[:, :, None])).sum(2)
         # A displacement of the data is worth F = displacement / sigma: small at low noise.
