@@ -43,6 +43,7 @@ LONGEST = 1 << 26
 """Bytes of the longest record; what is longer is no molecule."""
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 """What reading a cut or garbled compressed file raises."""
+CXSMILES = "what stands between | and | (CXSMILES) is not read: remove it, or give an SDF"
 NO_TEXT = "it is no text in UTF-8 (UTF-16, or packed under another name?): save it as such"
 
 
@@ -255,7 +256,8 @@ def _split_smiles(lines: Lines, name: str) -> Iterator[Piece]:
             yield lines.piece(where, "smiles", error="it has no SMILES")
             continue
         title = cells[name_at].strip() if name_at is not None and name_at < len(cells) else ""
-        yield lines.piece(where, "smiles", name=title, text=cells[at].strip())
+        error = CXSMILES if title.startswith("|") and "|" in title[1:] else None
+        yield lines.piece(where, "smiles", name=title, text=cells[at].strip(), error=error)
 
 
 def _filled(line: str) -> bool:

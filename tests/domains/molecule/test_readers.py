@@ -299,3 +299,13 @@ def test_records_come_one_by_one(write, monkeypatch):
     entries = list(read_molecules(path))
     assert [e.error is None for e in entries] == [True, False, True]
     assert "longer" in entries[1].error
+
+
+def test_extensions_of_smiles_are_not_taken_for_a_name(tmp_path):
+    path = tmp_path / "list.smi"
+    path.write_text("CCO a\nC[C@H](F)[C@@H](Cl)O |&1:1,3| b\nCCN |c\n")
+    good, extended, named = read_molecules(path)
+    assert (good.name, named.name) == ("a", "|c")
+    assert extended.mol is None
+    assert "line 2" in extended.where
+    assert "CXSMILES" in extended.error
