@@ -1,6 +1,8 @@
 """The domain as the engine sees it: training steps, seeds, couplings, and the entry points."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -176,3 +178,15 @@ def test_train_resume_evaluate(store, tmp_path):
     table = json.loads((run / "metrics.json").read_text())
     assert any("ETKDGv3" in row["name"] for row in table["rows"])
     assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_training_from_a_store_needs_no_chemistry(store, tmp_path):
+    """So that a machine that only trains needs neither RDKit nor PyTorch Geometric."""
+    settings = [*SMALL, f"data.root={store}", "trainer.steps=2", "trainer.preview=2", "run=out"]
+    code = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('rdkit', 'torch_geometric', 'Bio', 'posebusters', 'ase'))\n"
+        f"from sciffusion import train; train.main({settings!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "out" / "model.safetensors").exists()
