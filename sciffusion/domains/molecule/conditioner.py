@@ -56,6 +56,8 @@ class BondGraph(nn.Module):
         most = min(MOST_BONDS, s["bond"].shape[1])
         code, j = s["bond"].topk(most, -1)
         bonded = (code > 0)[..., None].to(h.dtype)
+        # Places without a bond name the atom itself: gradients of all would queue up at one atom
+        j = torch.where(code > 0, j, torch.arange(j.shape[1], device=j.device)[:, None])
         edge = self.bond(code)
         rows = torch.arange(len(h), device=h.device)[:, None, None]
         for part in self.rounds:

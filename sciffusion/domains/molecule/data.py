@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -117,6 +118,23 @@ def shortest_paths(adjacent: Bool[Tensor, "b n n"], most: int) -> Int[Tensor, "b
     return distance
 
 
+def _sides(
+    adjacent: Bool[Tensor, "b n n"], ez: Int[Tensor, "b e 4"], sign: Int[Tensor, "b e"]
+) -> Int[Tensor, "b n n"]:
+    """1 where two atoms must lie on one side of a double bond, 2 across, for all its neighbours."""
+    n = adjacent.shape[1]
+    told, begin, end, partner = F.one_hot(ez, n).float().unbind(2)
+
+    def beside(atom: Tensor, other: Tensor, first: Tensor) -> Tensor:
+        """+1 for the neighbour that the row names, -1 for the other one."""
+        return 2 * first - (atom @ adjacent.float() - other)
+
+    one, two = beside(begin, end, told), beside(end, begin, partner)
+    signed = (one * sign[..., None]).mT @ two  # padding has sign 0
+    signed = signed + signed.mT
+    return (signed > 0).long() + 2 * (signed < 0).long()
+
+
 MOST_HOPS = 7
 """Shortest paths are told up to this many bonds."""
 
@@ -131,20 +149,13 @@ def structure(batch: Mapping[str, Tensor]) -> Cond:
     bond = batch["bond"]
     adjacent = bond > 0
     degree = adjacent.sum(-1).float()
-    side = torch.zeros_like(bond)
-    rows = torch.arange(len(bond), device=bond.device)[:, None]
-    a, _, _, b = batch["ez"].long().unbind(-1)
-    code = torch.where(batch["ez_sign"] < 0, 2, batch["ez_sign"]).to(bond.dtype)
-    # Padding writes 0 to the pair (0, 0), which nothing reads.
-    side[rows, a, b] = code
-    side[rows, b, a] = code
     return Cond(
         {
             "mask": batch["mask"],
             "atoms": batch["atoms"].long(),
             "bond": bond.long(),
             "hops": shortest_paths(adjacent, MOST_HOPS),
-            "side": side.long(),
+            "side": _sides(adjacent, batch["ez"].long(), batch["ez_sign"]),
             "tetra": batch["tetra"].long(),
             "tetra_sign": batch["tetra_sign"].long(),
             "laplacian": torch.diag_embed(degree) - adjacent.float(),

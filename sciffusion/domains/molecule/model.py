@@ -23,7 +23,7 @@ from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
 
 RADIAL = 16
-"""Gaussians that a distance is written in."""
+"""Gaussians that a distance is written in, the finer the nearer: bonds want more than contacts."""
 LEASH = 4.0
 """How far a point may be from its atom, in units of the coordinates' spread."""
 
@@ -39,6 +39,7 @@ class PointLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False)
         self.ends = nn.Linear(dim, 2 * pair_dim)
         self.look = nn.Linear(RADIAL + c, pair_dim)
+        self.sharpness = nn.Parameter(torch.ones(heads, 1, 1))
         self.think = nn.Linear(pair_dim, pair_dim)
         self.bias = nn.Linear(pair_dim, heads)
         self.pull = zero_init(nn.Linear(pair_dim, c))
@@ -57,7 +58,7 @@ class PointLayer(nn.Module):
         y: Float[Tensor, "b n c 3"],
         pair: Float[Tensor, "b n n p"],
         noise: Float[Tensor, "b d"],
-        radial: Float[Tensor, " r"],
+        radial: Float[Tensor, "two r"],
         cond: Cond,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(s, y, pair) after this round."""
@@ -67,7 +68,7 @@ class PointLayer(nn.Module):
 
         square = _distances(y)
         apart = (square + 1e-6).sqrt()
-        near = torch.exp(-((apart[..., :1] - radial) ** 2) / (2 * (radial[1] - radial[0]) ** 2))
+        near = torch.exp(-(((apart[..., :1] - radial[0]) * radial[1]) ** 2))
         seen = torch.cat([near, torch.log1p(square)], -1).to(pair.dtype)
         own, other = self.ends(h).chunk(2, -1)
         z = F.silu(self.look(seen) + pair + own[:, :, None] + other[:, None])
@@ -76,7 +77,9 @@ class PointLayer(nn.Module):
         bias = self.bias(pair).permute(0, 3, 1, 2)
         bias = bias.masked_fill(~known[:, None, None], -torch.inf)
         q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        share = (q @ k.mT * q.shape[-1] ** -0.5 + bias).float().softmax(-1)
+        # Of fixed length: long trainings blew the logits up.
+        q, k = (F.rms_norm(p, p.shape[-1:]) for p in (q, k))
+        share = (self.sharpness * (q @ k.mT) * q.shape[-1] ** -0.5 + bias).float().softmax(-1)
         attended = (share.to(v.dtype) @ v).transpose(1, 2).flatten(2)
         dragged = _towards(share, y)
         both = (known[:, :, None] & known[:, None])[..., None]
@@ -98,23 +101,28 @@ class PointLayer(nn.Module):
     def _turn(self, s: Tensor, y: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
         """Push the four points of each stereo centre towards, or away from, the asked-for hand."""
         index, sign = cond.structure["tetra"], cond.structure["tetra_sign"].float()
-        rows = torch.arange(len(s), device=s.device)[:, None]
-        u, v, w = (y[rows, index[..., k], 0] - y[rows, index[..., 4], 0] for k in (1, 2, 3))
-        # Unit vectors, so that nothing grows without bound where atoms meet
-        u, v, w = (p / (p.norm(dim=-1, keepdim=True) + 0.05) for p in (u, v, w))
+        flat = index.flatten(1)[..., None]
+        place = y[:, :, 0].gather(1, flat.expand(-1, -1, 3)).unflatten(1, index.shape[1:])
+        # Unit vectors from the centre: nothing grows without bound where atoms meet, and their
+        # volume changes its sign alone with the order of the neighbours.
+        out = place[:, :, 1:] - place[:, :, :1]
+        out = out / (out.norm(dim=-1, keepdim=True) + 0.05)
+        u, v, w = (out[:, :, k] - out[:, :, 3] for k in range(3))
         # The gradient of the volume by each point; cross products flip with the mirror, as signs do
         ga, gb, gc = (torch.linalg.cross(p, q) for p, q in ((v, w), (w, u), (u, v)))
         volume = sign[..., None] * (u * ga).sum(-1, keepdim=True)
         told = torch.cat([volume, (sign != 0).float()[..., None]], -1).to(s.dtype)
-        answer = self.turn(torch.cat([told, s[rows, index[..., 0]]], -1))
+        centre = index[..., :1].expand(-1, -1, s.shape[-1])
+        answer = self.turn(torch.cat([told, s.gather(1, centre)], -1))
         answer = answer * (sign != 0).to(s.dtype)[..., None]
         ds, strength = answer[..., : s.shape[-1]], answer[..., s.shape[-1] :].float()
         push = torch.stack([ga, gb, gc, -(ga + gb + gc)], 2) * sign[..., None, None]
         moves = push[..., None, :] * strength[:, :, None, :, None]
-        out_s, out_y = torch.zeros_like(s), torch.zeros_like(y)
-        out_s.index_put_((rows[..., None], index), ds[:, :, None].expand(-1, -1, 5, -1), True)
-        out_y.index_put_((rows[..., None], index[..., 1:]), moves, True)
-        return out_s, out_y
+        ds = ds[:, :, None].expand(-1, -1, 5, -1).flatten(1, 2)
+        moves = F.pad(moves, (0, 0, 0, 0, 1, 0)).flatten(1, 2).flatten(2)  # the centre stays
+        out_s = torch.zeros_like(s).scatter_add(1, flat.expand_as(ds), ds.to(s.dtype))
+        out_y = torch.zeros_like(y).flatten(2).scatter_add(1, flat.expand_as(moves), moves)
+        return out_s, out_y.view_as(y)
 
 
 @full_precision
@@ -127,7 +135,7 @@ def _towards(weight: Float[Tensor, "b c n n"], y: Float[Tensor, "b n c 3"]) -> T
 @full_precision
 def _mixed(weight: Float[Tensor, "c d"], y: Float[Tensor, "b n d 3"]) -> Float[Tensor, "b n c 3"]:
     """Linear combinations of an atom's points, relative to the first."""
-    return weight.float() @ (y - y[:, :, :1])
+    return F.linear((y - y[:, :, :1]).mT, weight.float()).mT
 
 
 @full_precision
@@ -176,7 +184,10 @@ class PointTransformer(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU())
         # Not zero: points begin at their atom, so the answer begins at zero all the same.
         self.gate = nn.Linear(dim, heads)
-        self.register_buffer("radial", torch.linspace(0.0, 4.0, RADIAL), persistent=False)
+        middle = 4 * torch.linspace(0.0, 1.0, RADIAL + 1) ** 1.8
+        self.register_buffer(
+            "radial", torch.stack([middle[:-1], 1 / middle.diff()]), persistent=False
+        )
 
     def prepare(self, cond: Cond) -> Cond:
         """`cond` with what does not depend on the coordinates."""
@@ -189,8 +200,7 @@ class PointTransformer(nn.Module):
         known = cond.structure["mask"][..., None]
         noise = self.noise(log_snr)
         s, pair = self.known(cond)
-        with torch.autocast(x.device.type, enabled=False):
-            y = x.float()[:, :, None].expand(-1, -1, self.heads, -1)
+        y = x.float()[:, :, None].expand(-1, -1, self.heads, -1)
         for layer in self.layers:
             s, y, pair = layer(x, s, y, pair, noise, self.radial, cond)
         gate = self.gate(self.head(s + noise[:, None])).float()

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
+from sciffusion.core.geometry import full_precision
 from sciffusion.domains.molecule.conditioner import Conditioner
 from sciffusion.nn.attention import SelfAttention
 from sciffusion.nn.blocks import zero_init
@@ -85,6 +86,14 @@ class ConformerTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.out = zero_init(nn.Linear(dim, 3))
 
+    @full_precision
+    def _placed(self, x: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n d"]:
+        return self.place(x.float())
+
+    @full_precision
+    def _answer(self, s: Float[Tensor, "b n d"]) -> Float[Tensor, "b n 3"]:
+        return self.out(self.norm(s.float()))
+
     def prepare(self, cond: Cond) -> Cond:
         """`cond` with what does not depend on the coordinates."""
         return self.known.prepare(cond)
@@ -99,9 +108,9 @@ class ConformerTransformer(nn.Module):
         biases = self.biases(pair).unflatten(-1, (len(self.layers), self.heads))
         biases = biases.permute(3, 0, 4, 1, 2).masked_fill(~known[:, None, None], -torch.inf)
         told = h + self.noise(log_snr)[:, None]
-        s = h + self.place(x)
+        s = h + self._placed(x)
         for layer, bias in zip(self.layers, biases, strict=True):
             s = layer(s, told, bias)
-        moved = self.out(self.norm(s)).float() * known[..., None]
+        moved = self._answer(s) * known[..., None]
         mean = moved.sum(1, keepdim=True) / known.sum(1)[:, None, None]
         return (moved - mean) * known[..., None]

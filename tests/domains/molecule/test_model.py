@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rdkit import Chem
 
 from sciffusion.core.geometry import random_rotations
 from sciffusion.core.rng import Rng
-from sciffusion.domains.molecule.chem import from_smiles
+from sciffusion.domains.molecule.chem import from_mol, from_smiles, parse_smiles
 from sciffusion.domains.molecule.data import Graphs, structure
 from sciffusion.domains.molecule.model import PointTransformer
 from sciffusion.domains.molecule.transformer import ConformerTransformer, stereo_ranks
@@ -65,6 +66,13 @@ def renumbered(graph, order):
     )
 
 
+def reordered(x, order):
+    """Places of those atoms; padding stays where it is."""
+    y = torch.zeros_like(x)
+    y[:, : len(order)] = x[:, order]
+    return y
+
+
 def test_turned_input_turned_output(points):
     cond = cond_of(from_smiles(ALANINE), from_smiles(TOLUENE))
     x = places(cond)
@@ -104,11 +112,35 @@ def test_the_order_of_atoms_is_nobodys_business(network):
     order = np.random.default_rng(0).permutation(len(graph))
     cond, mixed = cond_of(graph), cond_of(renumbered(graph, order))
     x = places(cond)
-    n = len(graph)
-    y = torch.zeros_like(x)
-    y[:, :n] = x[:, :n][:, order]
-    seen, again = answer(network, x, cond)[:, :n], answer(network, y, mixed)[:, :n]
-    torch.testing.assert_close(again, seen[:, order], atol=2e-5, rtol=1e-4)
+    seen, again = answer(network, x, cond), answer(network, reordered(x, order), mixed)
+    torch.testing.assert_close(again, reordered(seen, order), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["C[C@H](N)/C=C/[C@@H](F)Cl", "CC/C(F)=C(C)/Cl", "C[S@](=O)CC", "C1C[C@@H](O)[C@@H]1F"],
+)
+def test_neither_is_the_order_in_which_chemistry_reads_them(points, smiles):
+    """Rows of centres and double bonds are made anew from the renumbered molecule."""
+    mol = parse_smiles(smiles)
+    order = np.random.default_rng(1).permutation(mol.GetNumAtoms())
+    cond = cond_of(from_mol(mol))
+    mixed = cond_of(from_mol(Chem.RenumberAtoms(mol, order.tolist())))
+    x = places(cond)
+    y = reordered(x, order)
+    seen, again = answer(points, x, cond), answer(points, y, mixed)
+    torch.testing.assert_close(again, reordered(seen, order), atol=2e-5, rtol=1e-4)
+
+
+def test_both_neighbours_of_a_double_bond_know_their_sides():
+    """Every substituent of C(F)(C)=C(Cl)C, cis and trans to two of the other end's."""
+    graph = from_smiles("C/C(F)=C(C)/Cl")
+    side = cond_of(graph).structure["side"][0]
+    z = graph.z.tolist()
+    fluorine, chlorine, (first, second) = z.index(9), z.index(17), (0, 4)
+    assert side[first, second] == side[fluorine, chlorine] != 0
+    assert side[first, chlorine] == side[fluorine, second] == 3 - side[first, second]
+    assert torch.equal(side, side.T)
 
 
 def test_neighbours_in_the_batch_change_nothing(network):
