@@ -177,7 +177,7 @@ class Sets:
         self, sampler: Sampler, graphs: Sequence[MolGraph], numbers: Sequence[int], seed: int = 0
     ) -> list[np.ndarray]:
         return draw_coordinates(
-            self.domain, self.denoiser, sampler, graphs, numbers, seed, self.device,
+            self.denoiser, sampler, graphs, numbers, seed, self.device,
             self.options.most_atoms,
         )  # fmt: skip
 

@@ -105,7 +105,7 @@ def measured(options: argparse.Namespace, model: Any, progress: Any) -> list[dic
             graphs: Sequence[MolGraph], numbers: Sequence[int], sampler: S.Sampler = sampler
         ) -> list[np.ndarray]:
             with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-                return draw_coordinates(domain, denoiser, sampler, graphs, numbers)
+                return draw_coordinates(denoiser, sampler, graphs, numbers)
 
         progress.log(f"drawing {sum(counts)} conformers with {calls} calls")
         first, _ = draw_ensembles(draw, [r.graph for r in references], counts, 1)

@@ -70,7 +70,7 @@ class Ours:
             start += len(graphs)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
                 draw_coordinates(
-                    self.domain, self.denoiser, self.sampler, graphs, list(numbers), 0, self.device,
+                    self.denoiser, self.sampler, graphs, list(numbers), 0, self.device,
                     self.options.most_atoms,
                 )  # fmt: skip
 

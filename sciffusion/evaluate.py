@@ -29,13 +29,14 @@ def main(arguments: Sequence[str]) -> None:
     run = Run(Path(config["run"]))
     trained = read_yaml(run.config)
 
-    from sciffusion.domains.base import choose_device, domain_class, load_model
+    from sciffusion.domains.base import choose_device, choose_precision, domain_class, load_model
     from sciffusion.io.build import build
 
     # The data first: where they are gone, nothing need be drawn to say so.
     domain = domain_class(trained["domain"])(data=trained["data"])  # type: ignore[call-arg]
     device = choose_device(config["device"])
     denoiser = load_model(config["run"])[1].to(device)
+    denoiser.autocast = choose_precision(config["precision"], device)
     found = domain.evaluate(denoiser, build(config["sampler"]), config, device)
     if found is None:  # not the first of several processes
         return

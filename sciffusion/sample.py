@@ -66,11 +66,12 @@ def main(arguments: Sequence[str]) -> None:
     """
     config = configure("sample", arguments)
 
-    from sciffusion.domains.base import choose_device, load_model
+    from sciffusion.domains.base import choose_device, choose_precision, load_model
     from sciffusion.io.build import build
 
     domain, denoiser, _ = load_model(config["run"])
     device = choose_device(config["device"])
+    denoiser.autocast = choose_precision(config["precision"], device)
     domain.serve(denoiser.to(device), build(config["sampler"]), config, device)
 
 

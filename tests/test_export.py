@@ -7,8 +7,8 @@ from sciffusion import export, sample
 from sciffusion.io.run import Run, load_shared, load_tensors, save_weights
 
 
-def pictures(run, out):
-    sample.main([f"run={run}", "n=8", f"out={out}"])
+def pictures(run, out, *settings):
+    sample.main([f"run={run}", "n=8", f"out={out}", *settings])
     with np.load(out / "samples.npz") as file:
         return file["x"].astype(float)
 
@@ -31,3 +31,11 @@ def test_what_cannot_be_shared_is_refused(run, tmp_path, refused):
     line = refused("export", f"run={tmp_path}", f"out={tmp_path / 'out'}")
     assert name in line
     assert not (tmp_path / "out").exists()
+
+
+def test_half_precision_networks_draw_the_same(run, tmp_path, refused):
+    apart = [
+        pictures(run, tmp_path / name, f"precision={name}") for name in ("32-true", "bf16-mixed")
+    ]
+    assert 0 < np.abs(apart[0] - apart[1]).mean() < 4  # of 255
+    assert "bf16-mixed" in refused("sample", f"run={run}", "precision=16")

@@ -7,6 +7,7 @@ are others, and they compose by wrapping. What must persist from call to call li
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -205,11 +206,21 @@ class NetworkDenoiser(Denoiser):
         self.network, self.schedule, self.parameterization = network, schedule, parameterization
         self.space = space or Euclidean()
         self.learned_variance, self.gives = learned_variance, gives
+        self.autocast: torch.dtype | None = None
+        """What the network computes in by itself; None leaves it to who calls."""
+
+    def _automatic(self, device: torch.device) -> AbstractContextManager[Any]:
+        return (
+            nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
+        )
 
     def prepare(self, cond: Cond) -> Cond:
         cond = super().prepare(cond)
         ready: Callable[[Cond], Cond] | None = getattr(self.network, "prepare", None)
-        return cond if ready is None else ready(cond)
+        if ready is None:
+            return cond
+        with self._automatic(next(self.network.parameters()).device):
+            return ready(cond)
 
     def predict(
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
@@ -218,7 +229,8 @@ class NetworkDenoiser(Denoiser):
         log_snr = self.schedule.log_snr(t.double()).to(x_t.dtype)
         if log_snr.ndim == 0:
             log_snr = torch.full((len(x_t),), float(log_snr), dtype=x_t.dtype, device=x_t.device)
-        raw = self.network(times(self.parameterization.scale_in(c), x_t), log_snr, cond)
+        with self._automatic(x_t.device):
+            raw = self.network(times(self.parameterization.scale_in(c), x_t), log_snr, cond)
         # Integrators and preconditioning stay in the samples' precision, whatever autocast did.
         raw = raw.to(x_t.dtype)
         log_var = None

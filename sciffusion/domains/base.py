@@ -6,6 +6,7 @@ know it only through this class. Adding one adds a folder, a config and a line i
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from abc import ABC, abstractmethod
@@ -203,6 +204,35 @@ def load_model(path: str | Path) -> tuple[Domain, NetworkDenoiser, dict[str, Any
         raise InputError(f"config.json of {path} is garbled ({error}): copy it again") from error
     load_into(denoiser.network, tensors, str(path))
     return domain, denoiser.eval(), config
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that a batch was too large."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def free_memory() -> None:
+    """Give back what a batch that was too large has left."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """What networks sample in, for `NetworkDenoiser.autocast`; None is their weights' precision.
+
+    Args:
+        name: auto (bfloat16 on a GPU), 32-true or bf16-mixed.
+
+    Raises:
+        InputError: another name.
+    """
+    if name not in ("auto", "32-true", "bf16-mixed"):
+        raise InputError(f"precision={name} is not known: auto, 32-true or bf16-mixed")
+    half = name == "bf16-mixed" or (name == "auto" and device.type == "cuda")
+    return torch.bfloat16 if half else None
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -21,7 +21,10 @@ class Pretrained:
     """The domain's name."""
 
     def __init__(self, domain: Any, denoiser: Any, config: dict[str, Any], device: Any) -> None:
+        from sciffusion.domains.base import choose_precision
+
         self.domain, self.denoiser, self.config = domain, denoiser.to(device), config
+        self.denoiser.autocast = choose_precision("auto", device)
         self.device = device
 
     @classmethod

@@ -7,7 +7,6 @@ why a batch that does not fit can be halved without changing the result.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -21,18 +20,11 @@ from sciffusion.core.ema import EMA
 from sciffusion.core.geometry import full_precision
 from sciffusion.core.losses import DenoisingLoss
 from sciffusion.core.rng import Rng
-from sciffusion.domains.base import Batch, Domain
+from sciffusion.domains.base import Batch, Domain, free_memory, out_of_memory
 from sciffusion.errors import InputError
 from sciffusion.training.optimizers import Rate
 
 Say = Callable[[str], None]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that a batch was too large."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 class DiffusionModule(L.LightningModule):
@@ -126,9 +118,7 @@ class DiffusionModule(L.LightningModule):
                         "one sample alone does not fit into memory: choose a smaller network"
                     ) from error
                 self.micro_batches = min(2 * parts, size)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
             self.say(
                 f"memory: a batch of {-(-size // parts)} does not fit; going on in "
                 f"{self.micro_batches} parts of {-(-size // self.micro_batches)}, "

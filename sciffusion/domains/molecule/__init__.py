@@ -70,7 +70,7 @@ class Conformers(Pretrained):
         settings = Settings(n, stereo, relax, keep, rmsd, window, tries, seed)
         sampler = sampler or build(self.config["sampler"])
         check(sampler, self.denoiser)
-        draw = drawing(self.domain, self.denoiser, sampler, seed, self.device, most_atoms)
+        draw = drawing(self.denoiser, sampler, seed, self.device, most_atoms)
         if errors not in ("raise", "skip"):
             raise InputError(f"errors={errors} is not known: raise or skip")
         generator, limits = Generator(draw, settings, _warn), Limits(self.domain.facts(), _warn)

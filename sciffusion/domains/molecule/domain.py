@@ -18,7 +18,7 @@ from sciffusion.core.geometry import centre, random_rotations
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
 from sciffusion.core.spaces import Harmonic, ZeroCoM
-from sciffusion.domains.base import Batch, Domain, Evaluation
+from sciffusion.domains.base import Batch, Domain, Evaluation, free_memory, out_of_memory
 from sciffusion.domains.molecule.data import (
     Conformers,
     Graphs,
@@ -187,7 +187,6 @@ def atoms_together(most_atoms: int | None, device: torch.device | str) -> int:
 
 
 def draw_coordinates(
-    domain: MoleculeDomain,
     denoiser: Denoiser,
     sampler: Sampler,
     graphs: Sequence[MolGraph],
@@ -201,19 +200,35 @@ def draw_coordinates(
     Args:
         numbers: name the random numbers of each draw: a graph's draw of a seed and a number is the
             same whatever it is drawn beside.
-        most_atoms: of one batch, padding included; by default what suits the device.
+        most_atoms: of one batch, padding included; by default what suits the device. A batch that
+            does not fit into memory is halved.
 
     Raises:
-        InputError: `most_atoms` under 1.
+        InputError: `most_atoms` under 1, or one molecule alone does not fit into memory.
     """
     most = atoms_together(most_atoms, device)
     found: list[np.ndarray] = [np.zeros((0, 3), np.float32)] * len(graphs)
     number = torch.tensor([n & 0xFFFFFFFF for n in numbers], dtype=torch.int64)
-    for rows in batches([len(g) for g in graphs], most):
-        shape, cond = domain.prior_cond(
-            torch.arange(len(rows)), {"graphs": [graphs[k] for k in rows]}
-        )
-        out = sampler(denoiser, shape, cond.to(device), seed, index=number[rows], device=device)
-        for k, x in zip(rows, domain.decode(out.x, cond).coords, strict=True):
-            found[k] = x
+    unique = {id(g): g for g in graphs}
+    known = Graphs(list(unique.values()))
+    place = {key: k for k, key in enumerate(unique)}
+    which = torch.tensor([place[id(g)] for g in graphs], dtype=torch.int64)
+    waiting = batches([len(g) for g in graphs], most)[::-1]
+    while waiting:
+        rows = waiting.pop()
+        try:
+            cond = structure({k: v.to(device) for k, v in known.gather(which[rows]).items()})
+            shape = (cond.structure["mask"].shape[1], 3)
+            out = sampler(denoiser, shape, cond, seed, index=number[rows], device=device)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                size = len(graphs[rows[0]])
+                raise InputError(f"a molecule of {size} atoms does not fit into memory") from error
+            waiting += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+            free_memory()
+            continue
+        for k, x in zip(rows, out.x.float().cpu().numpy(), strict=True):
+            found[k] = x[: len(graphs[k])]
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from sciffusion.domains.molecule.geom_protocol import SAMPLES
 from sciffusion.domains.molecule.graph import MolGraph, Record
 from sciffusion.domains.molecule.metrics import Measures, evaluate_ensembles
 from sciffusion.domains.molecule.report import sections
-from sciffusion.domains.molecule.stereo import fault
+from sciffusion.domains.molecule.stereo import right
 from sciffusion.domains.sampling import world_size
 from sciffusion.errors import InputError
 
@@ -50,19 +51,23 @@ def draw_ensembles(
         known = first if attempt == 0 else ()
         coords = known or draw([graphs[asked[i]] for i in wanted], numbers)
         first = first or coords
-        for i, x in zip(wanted, coords, strict=True):
-            if not fault(x, graphs[asked[i]]):
-                found[i] = x
+        here = dict(zip(wanted, coords, strict=True))
+        for m, group in groupby(wanted, asked.__getitem__):
+            rows = list(group)
+            good = right(np.stack([here[i] for i in rows]), graphs[m])
+            found |= {i: here[i] for i, fine in zip(rows, good.tolist(), strict=True) if fine}
         wanted = [i for i in wanted if i not in found]
         if not wanted:
             break
 
     def records(of: Mapping[int, np.ndarray]) -> list[Record]:
+        by_graph: list[list[np.ndarray]] = [[] for _ in graphs]
+        for i in sorted(of):
+            by_graph[asked[i]].append(of[i])
         return [
-            Record(graph, np.array([of[i] for i, m in enumerate(asked) if m == k and i in of],
-                                   np.float32).reshape(-1, len(graph), 3))
-            for k, graph in enumerate(graphs)
-        ]  # fmt: skip
+            Record(graph, np.array(coords, np.float32).reshape(-1, len(graph), 3))
+            for graph, coords in zip(graphs, by_graph, strict=True)
+        ]
 
     return records(dict(enumerate(first))), records(found)
 
@@ -112,7 +117,7 @@ def evaluate(
 
         def draw(graphs: Sequence[MolGraph], numbers: Sequence[int]) -> list[np.ndarray]:
             return draw_coordinates(
-                domain, denoiser, sampler, graphs, numbers, settings["seed"], device,
+                denoiser, sampler, graphs, numbers, settings["seed"], device,
                 settings["most_atoms"],
             )  # fmt: skip
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from rdkit import Chem
 
 from sciffusion.domains.molecule.chem import ENERGY, add_conformers, from_mol, without_hydrogens
@@ -25,7 +25,7 @@ from sciffusion.domains.molecule.graph import MolGraph
 from sciffusion.domains.molecule.isomers import Isomers
 from sciffusion.domains.molecule.relax import MMFF, Energies, relaxer
 from sciffusion.domains.molecule.requests import MOST_CONFORMERS, Request, Say, Settings
-from sciffusion.domains.molecule.stereo import bonds_kept, fault, obeys
+from sciffusion.domains.molecule.stereo import fault, obeys, right
 from sciffusion.errors import InputError
 
 Draw = Callable[[Sequence[MolGraph], Sequence[int]], Sequence[Float[np.ndarray, "_ 3"]]]
@@ -34,8 +34,6 @@ Draw = Callable[[Sequence[MolGraph], Sequence[int]], Sequence[Float[np.ndarray, 
 
 TOGETHER = {"cpu": 512, "cuda": 16384}
 """How many conformers it pays to draw together, by kind of device."""
-PAIRS = 1 << 22
-"""Pairs of atoms that are looked at together when conformers are judged."""
 
 
 @dataclass
@@ -87,13 +85,6 @@ class _Form:
     @cached_property
     def smiles(self) -> str:
         return Chem.MolToSmiles(without_hydrogens(self.mol))
-
-    def right(self, coords: Float[np.ndarray, "k n 3"]) -> Bool[np.ndarray, " k"]:
-        some = max(1, PAIRS // len(self.graph) ** 2)
-        return np.concatenate([
-            np.isfinite(x).all((1, 2)) & obeys(x, self.graph) & bonds_kept(x, self.graph)
-            for x in np.split(coords, range(some, len(coords), some))
-        ])  # fmt: skip
 
 
 class _Molecule:
@@ -282,7 +273,7 @@ def _count_first(tries: Sequence[_Try]) -> None:
     for form, group in _grouped(tries, lambda t: t.form):
         tally, coords = group[0].molecule.tally, np.stack([t.coords for t in group])
         tally.first += len(group)
-        tally.first_right += int(form.right(coords).sum())
+        tally.first_right += int(right(coords, form.graph).sum())
         if form.has_stereo:
             tally.stereo += len(group)
             tally.stereo_right += int(obeys(coords, form.graph).sum())
@@ -292,8 +283,8 @@ def _without_fault(tries: Sequence[_Try]) -> list[_Try]:
     """Those that are what was asked for; the faults of the others are counted."""
     wrong = set()
     for form, group in _grouped(tries, lambda t: t.form):
-        right = form.right(np.stack([t.coords for t in group]))
-        for t in (t for t, good in zip(group, right, strict=True) if not good):
+        good = right(np.stack([t.coords for t in group]), form.graph)
+        for t in (t for t, fine in zip(group, good, strict=True) if not fine):
             reason = fault(t.coords, form.graph) or "it is not what was asked for"
             t.molecule.faults[reason.partition(" (")[0]] += 1
             wrong.add(id(t))

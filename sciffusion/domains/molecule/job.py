@@ -38,6 +38,9 @@ from sciffusion.domains.molecule.requests import (
 from sciffusion.domains.molecule.writers import Format, format_of, write_alone
 from sciffusion.errors import InputError
 
+WINDOW = 256
+"""Molecules of a window at most: what a stop may cost, and what processes share by."""
+
 
 class Job:
     """A request from its configuration to its files.
@@ -57,7 +60,7 @@ class Job:
     ) -> None:
         self.config, self.board = config, board
         self.settings = Settings.of(config)
-        self.window = max(1, together // self.settings.n)
+        self.window = max(1, min(together // self.settings.n, WINDOW))
         self.out = Path(config["out"] or "conformers.sdf")
         self.format: Format = format_of(str(config["out"] or self.out))
         self.identity = {**identity, "version": sciffusion.__version__, "window": self.window}

@@ -25,7 +25,6 @@ from sciffusion.domains.sampling import check, world_size
 
 
 def drawing(
-    domain: MoleculeDomain,
     denoiser: Denoiser,
     sampler: Sampler,
     seed: int = 0,
@@ -35,9 +34,7 @@ def drawing(
     """The network as what a `Generator` draws with."""
 
     def draw(graphs: Sequence[Any], numbers: Sequence[int]) -> Sequence[Any]:
-        return draw_coordinates(
-            domain, denoiser, sampler, graphs, numbers, seed, device, most_atoms
-        )
+        return draw_coordinates(denoiser, sampler, graphs, numbers, seed, device, most_atoms)
 
     return draw
 
@@ -57,12 +54,13 @@ def serve(
     """
     check(sampler, denoiser)
     most_atoms = atoms_together(config["most_atoms"], device)
-    draw = drawing(domain, denoiser, sampler, config["seed"], device, most_atoms)
+    draw = drawing(denoiser, sampler, config["seed"], device, most_atoms)
     together = TOGETHER.get(device.type, TOGETHER["cpu"])
     identity = {
         "weights": _digest(denoiser),
         "sampler": config["sampler"],
         "device": device.type,
+        "precision": config["precision"],
         "most_atoms": most_atoms,
     }
     serve_with(draw, domain.facts(), config, identity, together)

@@ -39,6 +39,9 @@ RADII = np.array([
     1.69, *([1.6] * 22),
 ])  # fmt: skip
 
+PAIRS = 1 << 22
+"""Pairs of atoms that are looked at together when conformers are judged."""
+
 
 def read_stereo(
     coords: Float[np.ndarray, "*k n 3"], graph: MolGraph
@@ -156,6 +159,15 @@ def _near(
         far2 = square[..., :, None] + square[..., None, :] - 2 * inner
         near = (far2 < (factor * sums) ** 2) & ~np.eye(n, dtype=bool)
         return near & ~(bonded & (far2 < (SQUEEZED * sums) ** 2)), bonded
+
+
+def right(coords: Float[np.ndarray, "k n 3"], graph: MolGraph) -> Bool[np.ndarray, " k"]:
+    """Whether each conformer is finite and has the bonds and the stereo of the graph."""
+    some = max(1, PAIRS // len(graph) ** 2)
+    return np.concatenate([
+        np.isfinite(x).all((1, 2)) & obeys(x, graph) & bonds_kept(x, graph)
+        for x in np.split(coords, range(some, len(coords), some))
+    ])  # fmt: skip
 
 
 def fault(coords: Float[np.ndarray, "n 3"], graph: MolGraph) -> str | None:

@@ -123,14 +123,33 @@ def test_encoding_keeps_shapes_and_turns_them(domain):
 def test_a_draw_does_not_see_its_neighbours(sampler, domain, denoiser):
     graphs = [r.graph for r in [*domain.data.train, *domain.data.val]]
     numbers = [7, 99, 7, 2**32 + 3, 5, 6][: len(graphs)]
-    together = draw_coordinates(domain, denoiser, sampler, graphs, numbers, seed=3)
+    together = draw_coordinates(denoiser, sampler, graphs, numbers, seed=3)
     assert [len(x) for x in together] == [len(g) for g in graphs]
     for graph, number, x in zip(graphs, numbers, together, strict=True):
-        (alone,) = draw_coordinates(domain, denoiser, sampler, [graph], [number], seed=3)
+        (alone,) = draw_coordinates(denoiser, sampler, [graph], [number], seed=3)
         np.testing.assert_allclose(x, alone, atol=2e-3, rtol=1e-3)
-    small = draw_coordinates(domain, denoiser, sampler, graphs, numbers, 3, most_atoms=1)
+    small = draw_coordinates(denoiser, sampler, graphs, numbers, 3, most_atoms=1)
     for x, y in zip(together, small, strict=True):
         np.testing.assert_allclose(x, y, atol=2e-3, rtol=1e-3)
+
+
+def test_a_batch_that_does_not_fit_is_halved(domain, denoiser):
+    class Narrow(DPMSolverPP):
+        def __call__(self, *arguments, index, **named):
+            if len(index) > room:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().__call__(*arguments, index=index, **named)
+
+    graphs, room = [r.graph for r in domain.data.train], 100
+    whole = draw_coordinates(denoiser, Narrow(3), graphs, range(len(graphs)))
+    room = 1
+    for x, y in zip(
+        whole, draw_coordinates(denoiser, Narrow(3), graphs, range(len(graphs))), strict=True
+    ):
+        np.testing.assert_allclose(x, y, atol=2e-3, rtol=1e-3)
+    room = 0
+    with pytest.raises(InputError, match="does not fit"):
+        draw_coordinates(denoiser, Narrow(3), graphs, range(len(graphs)))
 
 
 @pytest.mark.parametrize("most", [0, 1.5, "x"])
