@@ -22,8 +22,8 @@ from sciffusion.nn.embeddings import LogSNREmbedding
 def stereo_ranks(cond: Cond) -> Tensor:
     """(B, N, N) the place 1..4 of a neighbour around a stereo centre, 0 elsewhere.
 
-    Places are taken so that the volume they span is to be positive: the order, not a sign, says
-    which hand is asked for.
+    Neighbours stand in the order of the atoms' numbers, one of many that would do, turned so that
+    the volume they span is to be positive: the order, not a sign, says which hand is asked for.
     """
     s = cond.structure
     centre, points = s["tetra"][..., :1], s["tetra"][..., 1:]
@@ -96,20 +96,26 @@ class ConformerTransformer(nn.Module):
 
     def prepare(self, cond: Cond) -> Cond:
         """`cond` with what does not depend on the coordinates."""
-        return self.known.prepare(cond)
+        cond = self.known.prepare(cond)
+        return cond.with_structure(known_biases=self._biases(cond))
+
+    def _biases(self, cond: Cond) -> Float[Tensor, "b layers h n n"]:
+        """What the graph adds to the attention of each layer; padding is never attended to."""
+        pair = self.known(cond)[1] + self.ranks(stereo_ranks(cond))
+        biases = self.biases(pair).unflatten(-1, (len(self.layers), self.heads))
+        unknown = ~cond.structure["mask"][:, None, None, None]
+        return biases.permute(0, 3, 4, 1, 2).masked_fill(unknown, -torch.inf).contiguous()
 
     def forward(
         self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
     ) -> Float[Tensor, "b n 3"]:
         """The network's answer F for coordinates scaled to unit size."""
         known = cond.structure["mask"]
-        h, pair = self.known(cond)
-        pair = pair + self.ranks(stereo_ranks(cond))
-        biases = self.biases(pair).unflatten(-1, (len(self.layers), self.heads))
-        biases = biases.permute(3, 0, 4, 1, 2).masked_fill(~known[:, None, None], -torch.inf)
+        cond = cond if "known_biases" in cond.structure else self.prepare(cond)
+        h, biases = cond.structure["known_atoms"], cond.structure["known_biases"]
         told = h + self.noise(log_snr)[:, None]
         s = h + self._placed(x)
-        for layer, bias in zip(self.layers, biases, strict=True):
+        for layer, bias in zip(self.layers, biases.unbind(1), strict=True):
             s = layer(s, told, bias)
         moved = self._answer(s) * known[..., None]
         mean = moved.sum(1, keepdim=True) / known.sum(1)[:, None, None]
