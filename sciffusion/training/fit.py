@@ -111,6 +111,16 @@ def _strategy(name: str, accelerator: str) -> Strategy | str:
     raise InputError(f"trainer.strategy={name} is not known: auto or ddp")
 
 
+def compile_network(network: torch.nn.Module) -> None:
+    """Compile in place; where there are `layers` of one kind, one of them for all its shapes."""
+    layers = getattr(network, "layers", None)
+    if layers is None:
+        network.compile()
+        return
+    for layer in layers:
+        layer.compile(dynamic=True)
+
+
 def make_trainer(
     config: dict[str, Any], left: int, callbacks: list[L.Callback] | None = None
 ) -> L.Trainer:
@@ -208,7 +218,7 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
             f"{trainer.world_size} processes"
         )
     if node["compile"]:
-        module.denoiser.network.compile()
+        compile_network(module.denoiser.network)
 
     def steps() -> Steps:
         return Steps(
