@@ -37,13 +37,14 @@ from sciffusion.io.config import compose
 from sciffusion.metrics.bootstrap import mean_interval
 from sciffusion.training.fit import make_module
 
-FLOW = ["schedule=flow", "loss=flow_rigid", "space=harmonic"]
+ODE = "sampler=dpmpp_points"
+FLOW = ["schedule=flow", "loss=flow_rigid", "space=harmonic", ODE]
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     "points": ("points, zero centre of mass, EDM", []),
     "points-harmonic": ("points, harmonic, EDM", ["space=harmonic"]),
-    "points-rigid": ("points, zero centre of mass, EDM, noise aligned", ["loss=edm_rigid"]),
+    "points-rigid": ("points, zero centre of mass, EDM, noise aligned", ["loss=edm_rigid", ODE]),
     "points-harmonic-rigid": (
-        "points, harmonic, EDM, noise aligned", ["space=harmonic", "loss=edm_rigid"]
+        "points, harmonic, EDM, noise aligned", ["space=harmonic", "loss=edm_rigid", ODE]
     ),
     "points-flow": ("points, harmonic, flow and x0 loss, noise aligned", FLOW),
     "transformer": ("transformer, zero centre of mass, EDM", ["model=transformer"]),

@@ -85,8 +85,14 @@ def learns(config, domain):
         [],
         ["model=transformer"],
         ["space=harmonic"],
-        ["loss=edm_rigid"],
-        ["space=harmonic", "schedule=flow", "parameterization=x0", "loss=flow_rigid"],
+        ["loss=edm_rigid", "sampler=dpmpp_points"],
+        [
+            "space=harmonic",
+            "schedule=flow",
+            "parameterization=x0",
+            "loss=flow_rigid",
+            "sampler=dpmpp_points",
+        ],
         *([f"parameterization={p}", "schedule=vp", "loss=snr"] for p in ("x0", "eps", "v")),
     ],
     ids=lambda choice: "+".join(choice) or "default",
@@ -97,7 +103,7 @@ def test_every_recipe_learns(choice, domain, store):
 
 
 def test_aligned_noise_gives_a_velocity_that_noisy_samplers_refuse(domain, store):
-    settings = [*SMALL, f"data.root={store}", "loss=edm_rigid"]
+    settings = [*SMALL, f"data.root={store}", "loss=edm_rigid", "sampler=dpmpp_points"]
     assert build_denoiser(domain, compose("train", settings)).gives == "velocity"
     with pytest.raises(InputError, match="coupled by alignment"):
         make_module(domain, compose("train", [*settings, "sampler=ddpm"]))
