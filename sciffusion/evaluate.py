@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
-from sciffusion.io.config import groups, read_yaml
-from sciffusion.io.run import Run
+from sciffusion.io.config import compose, groups, read_yaml
+from sciffusion.io.run import Run, load_shared
 from sciffusion.sample import configure
 
 USAGE = """
@@ -16,18 +17,29 @@ Measure a run: each figure beside its floor (real data against real data), with 
 
   python -m sciffusion.evaluate run=DIR
   python -m sciffusion.evaluate run=DIR n=5000 sampler=heun extractor=inception
+  python -m sciffusion.evaluate domain=molecule data=store data.root=STORE out=DIR
 """
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw, measure, print, and write metrics.json and report.html into the run.
+    """Draw, measure, print, and write metrics.json and report.html.
 
     Raises:
         InputError: anything from outside that cannot be used.
     """
-    config = configure("evaluate", arguments)
-    run = Run(Path(config["run"]))
-    trained = read_yaml(run.config)
+    data = [a for a in arguments if a.startswith(("data=", "data."))]
+    config = configure("evaluate", [a for a in arguments if a not in data])
+    path = Path(config["run"])
+    run = Run(path.parent if path.suffix == ".safetensors" else path)
+    if data:
+        trained = compose("train", [f"domain={load_shared(path)['domain']}", *data])
+    elif not run.config.exists():
+        raise InputError(f"{path} does not say what it was trained on: give data=, as to train")
+    else:
+        trained = read_yaml(run.config)
+    if config["out"] is None and not run.config.exists():
+        raise InputError("give out=DIR: these are weights to share, not a run to write into")
+    to = run if config["out"] is None else Run(Path(config["out"])).make()
 
     from sciffusion.domains.base import choose_device, choose_precision, domain_class, load_model
     from sciffusion.io.build import build
@@ -49,13 +61,13 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     console.width = max(console.width, 140)  # notes need room; narrower terminals wrap
     console.print(found.table.rich())
-    with atomic_path(run.path / "metrics.json") as temporary:
+    with atomic_path(to.path / "metrics.json") as temporary:
         # JSON has no word for an infinite guidance interval.
         settings = json.loads(json.dumps(config), parse_constant=str)
         content = {"settings": settings, **found.table.to_dict()}
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
-    write_report(run, found)
-    print(f"sciffusion: wrote {run.path / 'metrics.json'} and {run.report}")
+    write_report(run, found, to)
+    print(f"sciffusion: wrote {to.path / 'metrics.json'} and {to.report}")
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sciffusion import export, sample
+from sciffusion import evaluate, export, sample
 from sciffusion.io.run import Run, load_shared, load_tensors, save_weights
 
 
@@ -39,3 +39,14 @@ def test_half_precision_networks_draw_the_same(run, tmp_path, refused):
     ]
     assert 0 < np.abs(apart[0] - apart[1]).mean() < 4  # of 255
     assert "bf16-mixed" in refused("sample", f"run={run}", "precision=16")
+
+
+def test_weights_to_share_are_measured_on_data_that_are_named(run, tmp_path, refused):
+    export.main([f"run={run}", f"out={tmp_path / 'shared'}"])
+    weights = tmp_path / "shared" / "model.safetensors"
+    small = ["n=20", "bits_images=2", "bits_steps=3", "extractor=rotation"]
+    assert "give data=" in refused("evaluate", f"run={weights}", *small)
+    assert "give out=" in refused("evaluate", f"run={weights}", "data=digits", *small)
+    evaluate.main([f"run={weights}", "data=digits", f"out={tmp_path / 'out'}", *small])
+    assert (tmp_path / "out" / "report.html").exists()
+    assert sorted(p.name for p in weights.parent.iterdir()) == ["config.json", "model.safetensors"]

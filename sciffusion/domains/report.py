@@ -31,18 +31,23 @@ def trajectory(domain: Any, denoiser: Any, sampler: Any, seed: int, n: int) -> l
     return frames
 
 
-def write_report(run: Run, found: Evaluation | None = None) -> Path:
-    """The page of a run, and RUN/samples/grid.png; returns the picture's path.
+def write_report(run: Run, found: Evaluation | None = None, to: Run | None = None) -> Path:
+    """The page of a run, and samples/grid.png; returns the picture's path.
+
+    Args:
+        found: what was measured.
+        to: where they go; by default into the run.
 
     Raises:
         InputError: the run cannot be read.
     """
+    to = to or run
     domain, denoiser, config = load_model(run.path)
     sampler = build(config["sampler"])
     picture = domain.preview(
         draw(domain, denoiser, sampler, domain.shown, config["seed"], processes=(0, 1))
     )
-    grid = save_grid(run.samples / "grid.png", picture)
+    grid = save_grid(to.samples / "grid.png", picture)
 
     page = Report(f"{run.path.resolve().name}: {domain.name}")
     if found is not None:
@@ -59,5 +64,5 @@ def write_report(run: Run, found: Evaluation | None = None) -> Path:
         page.add_section("Training").add_figure(figure_bytes(figure, "svg"), "Loss by step.")
     if run.config.exists():
         page.add_section("Configuration").add_code(run.config.read_text(), "config.yaml")
-    page.write(run.report)
+    page.write(to.report)
     return grid
