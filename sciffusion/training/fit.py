@@ -113,6 +113,8 @@ def _strategy(name: str, accelerator: str) -> Strategy | str:
 
 def compile_network(network: torch.nn.Module) -> None:
     """Compile in place; where there are `layers` of one kind, one of them for all its shapes."""
+    # Gradients in the types of the forward pass, as without compilation (see `_gradients`)
+    torch._functorch.config.backward_pass_autocast = "off"
     layers = getattr(network, "layers", None)
     if layers is None:
         network.compile()

@@ -107,7 +107,8 @@ class DiffusionModule(L.LightningModule):
                 total = torch.zeros((), device=self.device)
                 for rows in torch.arange(size, device=self.device).chunk(parts):
                     share = self.loss_of({k: v[rows] for k, v in batch.items()}, step).sum() / size
-                    self.manual_backward(share)
+                    # Within autocast, gradients of what ran in full precision would be rounded
+                    full_precision(self.manual_backward)(share)
                     total = total + share.detach()
                 return total
             except RuntimeError as error:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sciffusion import train
+from sciffusion.core.geometry import full_precision
 from sciffusion.data.order import Ordered
 from sciffusion.domains.image.domain import ImageDomain
 from sciffusion.domains.image.model import UNet
@@ -109,3 +110,10 @@ def test_a_loss_that_is_no_number_is_not_saved(tiny, tmp_path):
     with pytest.raises(InputError, match=r"lower rate\.lr"):
         train.main([f"run={run.path}", "trainer.steps=40", "rate.lr=1e30", "trainer.clip=0"])
     assert kept == (run.checkpoint.read_bytes(), run.weights.read_bytes())
+
+
+def test_what_runs_in_full_precision_has_gradients_in_full_precision(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(UNet, "forward", full_precision(UNet.forward))
+    for precision in ("32-true", "bf16-mixed"):
+        train.main([*tiny, f"trainer.precision={precision}", f"run={tmp_path / precision}"])
+    assert torch.equal(weights(tmp_path / "bf16-mixed"), weights(tmp_path / "32-true"))

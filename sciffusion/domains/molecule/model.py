@@ -23,9 +23,12 @@ from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
 
 RADIAL = 16
-"""Gaussians that a distance is written in, the finer the nearer: bonds want more than contacts."""
+"""Gaussians that a distance is written in, finest where bonds and angles are."""
 LEASH = 4.0
 """How far a point may be from its atom, in units of the coordinates' spread."""
+CALM = 0.2
+"""Units of what moves points. Moves are small; an optimizer steps all weights alike, so weights
+that say moves are kept of the size of the others. Without it, trainings blew up."""
 
 
 class PointLayer(nn.Module):
@@ -83,10 +86,10 @@ class PointLayer(nn.Module):
         attended = (share.to(v.dtype) @ v).transpose(1, 2).flatten(2)
         dragged = _towards(share, y)
         both = (known[:, :, None] & known[:, None])[..., None]
-        weight = self.pull(pair).float() * both / (8 + 8 * apart)
+        weight = self.pull(pair).float() * both * (0.1 * CALM) / (1 + apart)
         y = y + _towards(weight.permute(0, 3, 1, 2), y)
-        y = y + self.follow(h).float()[..., None] * dragged
-        y = y + _mixed(self.mix, y)
+        y = y + CALM * self.follow(h).float()[..., None] * dragged
+        y = y + CALM * _mixed(self.mix, y)
         s = s + g1 * self.out(torch.cat([attended, _lengths(dragged).to(h.dtype)], -1))
 
         if cond.structure["tetra"].shape[1]:
@@ -115,7 +118,7 @@ class PointLayer(nn.Module):
         centre = index[..., :1].expand(-1, -1, s.shape[-1])
         answer = self.turn(torch.cat([told, s.gather(1, centre)], -1))
         answer = answer * (sign != 0).to(s.dtype)[..., None]
-        ds, strength = answer[..., : s.shape[-1]], answer[..., s.shape[-1] :].float()
+        ds, strength = answer[..., : s.shape[-1]], CALM * answer[..., s.shape[-1] :].float()
         push = torch.stack([ga, gb, gc, -(ga + gb + gc)], 2) * sign[..., None, None]
         moves = push[..., None, :] * strength[:, :, None, :, None]
         ds = ds[:, :, None].expand(-1, -1, 5, -1).flatten(1, 2)
@@ -184,9 +187,10 @@ class PointTransformer(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU())
         # Not zero: points begin at their atom, so the answer begins at zero all the same.
         self.gate = nn.Linear(dim, heads)
-        middle = 4 * torch.linspace(0.0, 1.0, RADIAL + 1) ** 1.8
+        # None narrower than 0.1: a finer one turns a small move into a large gradient.
+        middle = 0.8 + 0.33 * torch.sinh(torch.linspace(-1.6, 3.0, RADIAL + 1))
         self.register_buffer(
-            "radial", torch.stack([middle[:-1], 1 / middle.diff()]), persistent=False
+            "radial", torch.stack([middle[:-1], 0.7 / middle.diff()]), persistent=False
         )
 
     def prepare(self, cond: Cond) -> Cond:
