@@ -145,14 +145,18 @@ class DiffusionModule(L.LightningModule):
         """Gradients and loss averaged over processes, in one message."""
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return loss
-        grads = [p.grad for p in self.parameters() if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads] + [loss.view(1).to(grads[0].dtype)])
+        # A batch may leave a part of the network unused; processes must agree on which
+        used = [p for p in self.parameters() if p.requires_grad]
+        seen = loss.new_tensor([p.grad is not None for p in used])
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
+        parts = [g.flatten() for g in grads]
+        flat = torch.cat([*parts, seen.to(parts[0].dtype), loss.view(1).to(parts[0].dtype)])
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
-        start = 0
-        for g in grads:
-            g.copy_(flat[start : start + g.numel()].view_as(g))
-            start += g.numel()
+        somewhere = flat[-1 - len(used) : -1].tolist()
+        sums = flat[: -1 - len(used)].split([g.numel() for g in grads])
+        for p, g, share in zip(used, sums, somewhere, strict=True):
+            p.grad = g.view_as(p).clone() if share else None
         return flat[-1]
 
     def state(self) -> dict[str, Any]:

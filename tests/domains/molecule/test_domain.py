@@ -109,6 +109,24 @@ def test_aligned_noise_gives_a_velocity_that_noisy_samplers_refuse(domain, store
         make_module(domain, compose("train", [*settings, "sampler=ddpm"]))
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one_though_stereo_may_be_in_the_batch_of_one(
+    store, finish, tmp_path
+):
+    settings = [
+        *SMALL, "trainer.batch_size=2", "trainer.steps=12", "trainer.log_every=1",
+        "trainer.picture_every=0", "trainer.precision=32-true", f"data.root={store}",
+    ]  # fmt: skip
+    train.main([*settings, f"run={tmp_path / 'one'}"])
+    ddp = ["trainer=ddp", "trainer.devices=2"]
+    code, _, err = finish("sciffusion.train", *settings, *ddp, f"run={tmp_path / 'two'}")
+    assert code == 0, err
+    one, two = (
+        np.loadtxt(tmp_path / k / "metrics.csv", delimiter=",", skiprows=1) for k in ("one", "two")
+    )
+    np.testing.assert_allclose(one, two, rtol=2e-3)
+
+
 def test_encoding_keeps_shapes_and_turns_them(domain):
     data = domain.train_set()
     batch = data.gather(torch.arange(6))
