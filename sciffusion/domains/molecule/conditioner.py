@@ -58,18 +58,20 @@ class BondGraph(nn.Module):
         bonded = (code > 0)[..., None].to(h.dtype)
         # Places without a bond name the atom itself: gradients of all would queue up at one atom
         j = torch.where(code > 0, j, torch.arange(j.shape[1], device=j.device)[:, None])
-        edge = self.bond(code)
+        edge: Tensor | None = None
         rows = torch.arange(len(h), device=h.device)[:, None, None]
         for part in self.rounds:
             own, other = part["ends"](part["norm"](h)).chunk(2, -1)
-            message = F.silu(own[:, :, None] + other[rows, j] + edge) * bonded
+            # One type for all: sums of mixed ones are many times slower
+            edge = self.bond(code).to(own.dtype) if edge is None else edge
+            message = F.silu(own[:, :, None] + other[rows, j] + edge) * bonded.to(own.dtype)
             h = h + part["out"](message.sum(2))
             h = h + part["mlp"](h)
         return self.norm(h)
 
 
 class PairEmbedding(nn.Module):
-    """(B, N, N, dim) bond, path length, side, and what the two atoms are."""
+    """(B, dim, N, N) bond, path length, side, and what the two atoms are."""
 
     def __init__(self, atom_dim: int, dim: int) -> None:
         super().__init__()
@@ -78,11 +80,27 @@ class PairEmbedding(nn.Module):
         self.side = nn.Embedding(3, dim)
         self.ends = nn.Linear(atom_dim, 2 * dim)
 
-    def forward(self, h: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n n dim"]:
+    def forward(self, h: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b dim n n"]:
         s = cond.structure
-        own, other = self.ends(h).chunk(2, -1)
-        known = self.bond(s["bond"]) + self.hops(s["hops"]) + self.side(s["side"])
-        return known.to(own.dtype) + own[:, :, None] + other[:, None]
+        own, other = self.ends(h).mT.chunk(2, 1)
+        # All combinations first: a pair is then looked up once
+        bond, hops, side = self.bond.weight, self.hops.weight, self.side.weight
+        table = (bond[:, None, None] + hops[:, None] + side).flatten(0, 2).to(own.dtype)
+        code = (s["bond"] * len(hops) + s["hops"]) * len(side) + s["side"]
+        known = F.embedding(code, table).permute(0, 3, 1, 2).contiguous()
+        return known + own[..., None] + other[:, :, None]
+
+
+def each(linear: nn.Linear, pair: Float[Tensor, "b p n n"]) -> Float[Tensor, "b q n n"]:
+    """A linear layer of every pair. Pairs come last in memory: the fast axes are then long ones."""
+    made = mapped(linear.weight, pair)
+    return made + linear.bias.to(made.dtype)[:, None, None]
+
+
+def mapped(weight: Float[Tensor, "q p"], pair: Float[Tensor, "b p n n"]) -> Tensor:
+    """The same for a bare matrix."""
+    flat = pair.flatten(2)
+    return torch.bmm(weight.expand(len(flat), -1, -1), flat).unflatten(2, pair.shape[2:])
 
 
 class Conditioner(nn.Module):
@@ -92,7 +110,7 @@ class Conditioner(nn.Module):
         super().__init__()
         self.graph, self.pairs = BondGraph(dim, layers), PairEmbedding(dim, pair_dim)
 
-    def forward(self, cond: Cond) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n n p"]]:
+    def forward(self, cond: Cond) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b p n n"]]:
         """(atoms, pairs), from `prepare` where it was called."""
         if "known_atoms" in cond.structure:
             return cond.structure["known_atoms"], cond.structure["known_pairs"]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.geometry import full_precision
-from sciffusion.domains.molecule.conditioner import Conditioner
+from sciffusion.domains.molecule.conditioner import Conditioner, each, mapped
 from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
 
@@ -59,7 +59,7 @@ class PointLayer(nn.Module):
         x: Float[Tensor, "b n 3"],
         s: Float[Tensor, "b n d"],
         y: Float[Tensor, "b n c 3"],
-        pair: Float[Tensor, "b n n p"],
+        pair: Float[Tensor, "b p n n"],
         noise: Float[Tensor, "b d"],
         radial: Float[Tensor, "two r"],
         cond: Cond,
@@ -70,24 +70,24 @@ class PointLayer(nn.Module):
         h = self.norm1(s) * (1 + a1) + b1
 
         square = _distances(y)
-        apart = (square + 1e-6).sqrt()
-        near = torch.exp(-(((apart[..., :1] - radial[0]) * radial[1]) ** 2))
-        seen = torch.cat([near, torch.log1p(square)], -1).to(pair.dtype)
-        own, other = self.ends(h).chunk(2, -1)
-        z = F.silu(self.look(seen) + pair + own[:, :, None] + other[:, None])
-        pair = pair + self.think(z)
+        apart = square.sqrt()
+        near = _radial(square, apart, radial).to(pair.dtype)
+        seen = torch.cat([near, torch.log1p(square).to(pair.dtype)], 1)
+        own, other = self.ends(h).mT.chunk(2, 1)
+        z = F.silu(each(self.look, seen) + pair + own[..., None] + other[:, :, None])
+        pair = pair + each(self.think, z)
 
-        bias = self.bias(pair).permute(0, 3, 1, 2)
-        bias = bias.masked_fill(~known[:, None, None], -torch.inf)
+        bias = each(self.bias, pair).masked_fill(~known[:, None, None], -torch.inf)
         q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # Of fixed length: long trainings blew the logits up.
         q, k = (F.rms_norm(p, p.shape[-1:]) for p in (q, k))
-        share = (self.sharpness * (q @ k.mT) * q.shape[-1] ** -0.5 + bias).float().softmax(-1)
+        q = q * (self.sharpness * q.shape[-1] ** -0.5).to(q.dtype)
+        share = (q @ k.mT + bias).float().softmax(-1)
         attended = (share.to(v.dtype) @ v).transpose(1, 2).flatten(2)
         dragged = _towards(share, y)
-        both = (known[:, :, None] & known[:, None])[..., None]
-        weight = self.pull(pair).float() * both * (0.1 * CALM) / (1 + apart)
-        y = y + _towards(weight.permute(0, 3, 1, 2), y)
+        both = (known[:, :, None] & known[:, None])[:, None] * (0.1 * CALM)
+        weight = each(self.pull, pair).float() * (both / (1 + apart))
+        y = y + _towards(weight, y)
         y = y + CALM * self.follow(h).float()[..., None] * dragged
         y = y + CALM * _mixed(self.mix, y)
         s = s + g1 * self.out(torch.cat([attended, _lengths(dragged).to(h.dtype)], -1))
@@ -142,12 +142,26 @@ def _mixed(weight: Float[Tensor, "c d"], y: Float[Tensor, "b n d 3"]) -> Float[T
 
 
 @full_precision
-def _distances(y: Float[Tensor, "b n c 3"]) -> Float[Tensor, "b n n c"]:
-    """Squared distances between the points of two atoms, channel by channel."""
+def _distances(y: Float[Tensor, "b n c 3"]) -> Float[Tensor, "b c n n"]:
+    """Squared distances between the points of two atoms, channel by channel; never quite 0."""
     x = y.transpose(1, 2)
-    length = (x * x).sum(-1)
-    square = length[..., None] + length[..., None, :] - 2 * (x @ x.mT)
-    return square.clamp_min(0).permute(0, 2, 3, 1)
+    length, one = (x * x).sum(-1, keepdim=True), torch.ones_like(x[..., :1])
+    # One product instead of a sum of three: pairs are what time goes to
+    square = torch.cat([-2 * x, length, one], -1) @ torch.cat([x, one, length], -1).mT
+    return square.clamp_min(1e-6)
+
+
+@full_precision
+def _radial(
+    square: Float[Tensor, "b c n n"],
+    apart: Float[Tensor, "b c n n"],
+    radial: Float[Tensor, "two r"],
+) -> Float[Tensor, "b r n n"]:
+    """Gaussians of the distance between atoms: their exponents are linear in (d^2, d)."""
+    middle, width = radial[0], radial[1] ** 2
+    powers = torch.stack([square[:, 0], apart[:, 0]], 1)
+    slopes = torch.stack([-width, 2 * width * middle], -1)
+    return (mapped(slopes, powers) - (width * middle**2)[:, None, None]).exp()
 
 
 def _leashed(y: Float[Tensor, "b n c 3"], x: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c 3"]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.geometry import full_precision
-from sciffusion.domains.molecule.conditioner import Conditioner
+from sciffusion.domains.molecule.conditioner import Conditioner, each
 from sciffusion.nn.attention import SelfAttention
 from sciffusion.nn.blocks import zero_init
 from sciffusion.nn.embeddings import LogSNREmbedding
@@ -101,10 +101,10 @@ class ConformerTransformer(nn.Module):
 
     def _biases(self, cond: Cond) -> Float[Tensor, "b layers h n n"]:
         """What the graph adds to the attention of each layer; padding is never attended to."""
-        pair = self.known(cond)[1] + self.ranks(stereo_ranks(cond))
-        biases = self.biases(pair).unflatten(-1, (len(self.layers), self.heads))
+        pair = self.known(cond)[1] + self.ranks(stereo_ranks(cond)).permute(0, 3, 1, 2)
+        biases = each(self.biases[1], self.biases[0](pair))
         unknown = ~cond.structure["mask"][:, None, None, None]
-        return biases.permute(0, 3, 4, 1, 2).masked_fill(unknown, -torch.inf).contiguous()
+        return biases.unflatten(1, (len(self.layers), self.heads)).masked_fill(unknown, -torch.inf)
 
     def forward(
         self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
