@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 PAGES = (
     "digits", "sampler_quality", "image_peers_quality", "image_peers_speed_digits",
-    "image_peers_speed_cifar",
+    "image_peers_speed_cifar", "conformers_geom_drugs", "conformers_openff", "conformers_qm9",
+    "molecule_ablation", "molecule_speed",
 )  # fmt: skip
 START, END = "<!-- results -->", "<!-- end of results -->"
 

@@ -36,3 +36,7 @@ def test_a_wheel_runs_elsewhere(finish, tiny, tmp_path):
         assert code == 0, err
     for name in ("report.html", "metrics.json", "samples/samples.npz"):
         assert (away / "run" / name).is_file()
+
+    code, _, err = finish("sciffusion.sample", "domain=molecule", "smiles=CCO", "n=2", **here)
+    assert code == 0, err  # with the weights in the wheel
+    assert (away / "conformers.sdf").is_file()
