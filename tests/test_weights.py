@@ -38,7 +38,7 @@ def test_weights_build_their_network_and_name_no_place_of_a_machine(domain):
 def test_the_first_command_needs_no_run(tmp_path):
     out = tmp_path / "alanine.sdf"
     sample.main(["domain=molecule", "smiles=C[C@H](N)C(=O)O", "n=4", f"out={out}"])
-    mols = [m for m in Chem.SDMolSupplier(str(out), removeHs=False)]
+    mols = list(Chem.SDMolSupplier(str(out), removeHs=False))
     assert len(mols) == 4
     for mol in mols:
         assert Chem.MolToSmiles(Chem.RemoveHs(mol)) == Chem.CanonSmiles("C[C@H](N)C(=O)O")
