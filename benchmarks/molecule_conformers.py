@@ -10,6 +10,7 @@ from its cache (see conformer_sets.py).
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -53,6 +54,8 @@ SAMPLERS: dict[str, Make] = {
     "AlphaFold 3": _from(1, lambda n, g: S.alphafold3(n)),
 }
 """Network calls and grid to sampler."""
+OWN = "the run's own"
+"""Stands for the run's sampler, with other numbers of calls."""
 DELTAS = [0.125 * k for k in range(1, 17)]
 
 
@@ -106,9 +109,14 @@ def rows_of(bench: Sets, options: argparse.Namespace) -> tuple[list[dict], Drawn
     for name in options.peers:
         rows.append(row_of(bench, PEERS[name].label, None, [bench.peer(name, s) for s in seeds]))
     grid = GRIDS[options.grid] if options.grid else own.grid
+    each = bench.calls(own) / own.steps
     for name in options.samplers:
         for budget in options.calls:
-            sampler = SAMPLERS[name](budget, grid)
+            if name == OWN:
+                sampler = copy.copy(own)
+                sampler.steps = max(1, round(budget / each))
+            else:
+                sampler = SAMPLERS[name](budget, grid)
             if sampler is None or refused(sampler, bench):
                 continue
             draws = [bench.drawn(f"{name}-{budget}", sampler, s, 1) for s in seeds]
@@ -199,7 +207,7 @@ def options_parser() -> argparse.ArgumentParser:
     add("--held-out", type=float, help="of a store: those that data.val_share=THIS holds out")
     add("--delta", type=float, default=0.75, help="of COV, in Angstrom")
     add("--calls", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50, 100])
-    add("--samplers", nargs="*", default=list(SAMPLERS), choices=list(SAMPLERS))
+    add("--samplers", nargs="*", default=[*SAMPLERS, OWN], choices=[*SAMPLERS, OWN])
     add("--grid", choices=list(GRIDS), help="by default that of the run's own sampler")
     add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     add("--relax", action="store_true", help="the own sampler's conformers relaxed with MMFF94 too")
