@@ -26,7 +26,7 @@ def extract(page: str) -> str:
     table = re.search(r"(^\|.*\n)+", page, re.M)
     assert title, "a result page begins with '# title'"
     assert table, "a result page has a table"
-    claim = re.search(r"^\*\*.+$", page, re.M)
+    claim = re.search(r"^\*\*[^*]+\*\* .+$", page, re.M)
     parts = [f"**{title[1]}**", table[0].strip()]
     return "\n\n".join(parts + ([claim[0]] if claim else []))
 
