@@ -23,6 +23,8 @@ TINY = (
 ENTRY = {
     "train": train.cli, "sample": sample.cli, "evaluate": evaluate.cli, "export": export.cli
 }  # fmt: skip
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
