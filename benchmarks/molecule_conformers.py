@@ -109,12 +109,12 @@ def rows_of(bench: Sets, options: argparse.Namespace) -> tuple[list[dict], Drawn
     for name in options.peers:
         rows.append(row_of(bench, PEERS[name].label, None, [bench.peer(name, s) for s in seeds]))
     grid = GRIDS[options.grid] if options.grid else own.grid
-    each = bench.calls(own) / own.steps
+    calls_a_step = calls / own.steps
     for name in options.samplers:
         for budget in options.calls:
             if name == OWN:
                 sampler = copy.copy(own)
-                sampler.steps = max(1, round(budget / each))
+                sampler.steps = max(1, round(budget / calls_a_step))
             else:
                 sampler = SAMPLERS[name](budget, grid)
             if sampler is None or refused(sampler, bench):

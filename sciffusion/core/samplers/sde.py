@@ -88,11 +88,10 @@ class Churn(Sampler):
         return base + times(0.5 * move, pred.eps + other.eps)
 
 
-def alphafold3(steps: int = 200, sigma_data: float = 16.0, step_scale: float = 1.5) -> Churn:
+def alphafold3(steps: int = 200, sigma_data: float = 16.0) -> Churn:
     """AlphaFold 3's inference preset; random rotations are an `after_step` (`geometry`).
 
-    It does not sample the true law: its step scale narrows it, which is its "temperature"; a
-    larger one is colder.
+    It does not sample the true law: its step scale narrows it, which is its "temperature".
     """
     grid = Karras(sigma_min=4e-4 * sigma_data, rho=7.0, sigma_max=160.0 * sigma_data)
     return Churn(
@@ -102,7 +101,7 @@ def alphafold3(steps: int = 200, sigma_data: float = 16.0, step_scale: float = 1
         s_min=1.0,
         s_max=math.inf,
         noise_scale=1.003,
-        step_scale=step_scale,
+        step_scale=1.5,
         heun=False,
     )
 
