@@ -127,7 +127,7 @@ class _Molecule:
         ((worst, count),) = self.faults.most_common(1)
         return (
             f"got {got} of {n} in {self.settings.tries} draws of each; the fault most often: "
-            f"{worst} ({count} draws)"
+            f"{worst} ({count} draws); more tries= or relax=mmff may help"
         )
 
 
@@ -175,7 +175,7 @@ class Generator:
             self._coordinates(tries)
             if numbers.start == 0:
                 _count_first(tries)
-            right = _without_fault(tries)
+            right = _without_fault(tries, rough=self.relax is not None)
             earliest = {(id(t.molecule), t.k): t for t in reversed(right)}
             for t in self._relaxed(list(earliest.values())):
                 t.molecule.done[t.k] = t
@@ -279,11 +279,11 @@ def _count_first(tries: Sequence[_Try]) -> None:
             tally.stereo_right += int(obeys(coords, form.graph).sum())
 
 
-def _without_fault(tries: Sequence[_Try]) -> list[_Try]:
+def _without_fault(tries: Sequence[_Try], rough: bool = False) -> list[_Try]:
     """Those that are what was asked for; the faults of the others are counted."""
     wrong = set()
     for form, group in _grouped(tries, lambda t: t.form):
-        good = right(np.stack([t.coords for t in group]), form.graph)
+        good = right(np.stack([t.coords for t in group]), form.graph, rough)
         for t in (t for t, fine in zip(group, good, strict=True) if not fine):
             reason = fault(t.coords, form.graph) or "it is not what was asked for"
             t.molecule.faults[reason.partition(" (")[0]] += 1

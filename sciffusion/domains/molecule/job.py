@@ -150,11 +150,8 @@ class Job:
             served = [answer.mol for answer in found if answer.mol.GetNumConformers()]
             mols += served
             problems = [f"{a.request.name}: {a.problem}" for a in found if a.problem]
-            if not served:
-                failures.append(Failure(group[0].where, "; ".join(problems)))
-            else:
-                for problem in problems:
-                    self.board.say(f"{group[0].where}: {problem}")
+            if problems:
+                failures.append(Failure(group[0].where, "; ".join(problems), bool(served)))
             for answer in found:
                 tally.add(answer.tally)
         if self.path is not None:
@@ -162,7 +159,7 @@ class Job:
                 self.board.say(str(failure))
         return mols, {
             "records": len(window),
-            "failures": [[f.where, f.reason] for f in failures],
+            "failures": [[f.where, f.reason, f.partly] for f in failures],
             "tally": asdict(tally),
         }
 
@@ -187,7 +184,7 @@ class Job:
         """Join the windows and say what came.
 
         Raises:
-            InputError: records that could not be served.
+            InputError: records that could not be served, or not in full.
         """
         records = self.journal.records(count)
         total = sum(r["records"] for r in records)
@@ -195,7 +192,8 @@ class Job:
         tally = Tally()
         for record in records:
             tally.add(Tally(**record["tally"]))
-        served = total - len(failures)
+        failed = sum(not partly for _, _, partly in failures)
+        served, short = total - failed, len(failures) - failed
         if served and not self.format.folder:
             self.journal.join(count, self.out)
         self.journal.clear()
@@ -214,10 +212,10 @@ class Job:
         if self.path is None:
             raise InputError(failures[0][1])
         with atomic_path(self.failed) as temporary:
-            temporary.write_text("".join(f"{where}: {reason}\n" for where, reason in failures))
-        raise InputError(
-            f"served {served:,} of {total:,}; {len(failures):,} failed: see {self.failed}"
-        )
+            temporary.write_text("".join(f"{where}: {reason}\n" for where, reason, _ in failures))
+        parts = [(failed, "failed"), (short, "got fewer conformers than asked for")]
+        told = " and ".join(f"{count:,} {what}" for count, what in parts if count)
+        raise InputError(f"served {served:,} of {total:,}; {told}: see {self.failed}")
 
 
 def summary(molecules: int, tally: Tally) -> str:

@@ -93,10 +93,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Failure:
-    """A record that is not served, and why."""
+    """A record that is not served, or only partly, and why."""
 
     where: str
     reason: str
+    partly: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"

@@ -14,9 +14,11 @@ from sciffusion.domains.molecule.stereo import (
     RADII,
     bonds_kept,
     fault,
+    flat,
     isomer_signs,
     obeys,
     read_stereo,
+    right,
 )
 
 CENTRES = [
@@ -128,7 +130,7 @@ def test_exchanging_two_neighbours_turns_a_centre_round():
 
 def turned(x, graph, degrees):
     """One end of the only double bond turned about it."""
-    _, i, j, _ = graph.ez[0]
+    i, j = graph.bonds[graph.bond_features[:, 0] == 2][0].tolist()
     side, edges = {j}, [tuple(e) for e in graph.bonds.tolist()]
     while True:
         more = {q for e in edges for p, q in (e, e[::-1]) if p in side and {p, q} != {i, j}}
@@ -236,3 +238,37 @@ def test_radii_are_those_that_rdkit_uses():
 def test_it_works_where_rdkit_is_not():
     code = "import sys, sciffusion.domains.molecule.stereo; print('rdkit' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+TWISTABLE = [
+    "CC(C)=C(C)C",
+    "CC(C#N)=C(C#N)C",
+    "CCN=C(C)C",
+    "C/C=C/C",
+    "C/N=N/C",
+]
+
+
+@pytest.mark.parametrize("smiles", TWISTABLE)
+def test_a_double_bond_must_be_flat_marked_or_not(smiles):
+    _, graph, x = made(smiles)
+    for degrees in (0, 20, 60, 120, 160):
+        assert flat(turned(x, graph, degrees), graph) == (degrees in (0, 20, 160))
+    both = np.stack([x, turned(x, graph, 60)])
+    assert right(both, graph).tolist() == [True, False]
+    assert "is twisted" in fault(both[1], graph)
+
+
+@pytest.mark.parametrize(
+    "smiles", ["CC=C=CC", "CC(=O)NC", "CC(=[N+]=[N-])C", "C=C", *PLAIN, *CENTRES]
+)
+def test_what_has_no_double_bond_to_flatten_is_flat(smiles):
+    _, graph, x = made(smiles)
+    assert flat(x, graph)
+    assert flat(np.stack([x, x]), graph).shape == (2,)
+
+
+@pytest.mark.parametrize("smiles", ["C1CCC=CC1", "C[NH+]=C(N)N"])
+def test_what_cages_or_charges_may_twist_is_let_be(smiles):
+    _, graph, x = made(smiles)
+    assert flat(turned(x, graph, 60), graph)
