@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    command(main, help_for("evaluate", USAGE, groups(), ("sampler", "grid"), "measures"), arguments)
+    command(main, help_for(USAGE, groups(), ("sampler", "grid"), "measures"), arguments)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    command(main, help_for("export", USAGE, {}, ()), arguments)
+    command(main, help_for(USAGE, {}, ()), arguments)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    command(main, help_for("prepare", USAGE, groups(), (), "prepare"), arguments)
+    command(main, help_for(USAGE, groups(), (), "prepare"), arguments)
 
 
 if __name__ == "__main__":

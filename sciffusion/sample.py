@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    command(main, help_for("sample", USAGE, groups(), ("sampler", "grid"), "request"), arguments)
+    command(main, help_for(USAGE, groups(), ("sampler", "grid"), "request"), arguments)
 
 
 if __name__ == "__main__":

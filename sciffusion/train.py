@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def cli(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    command(main, help_for("train", USAGE, groups(), CHOICES), arguments)
+    command(main, help_for(USAGE, groups(), CHOICES), arguments)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def test_half_precision_draws_the_same(run, tmp_path):
 
 def test_what_cannot_be_shared_is_refused(run, tmp_path, refused):
     assert "give out=" in refused("export", f"run={run}")
+    assert "export takes no domain=" in refused("export", f"run={run}", "domain=molecule")
     assert "no trained run" in refused("export", f"run={tmp_path / 'none'}", f"out={tmp_path}")
     tensors = load_tensors(run)
     name = next(k for k, v in tensors.items() if v.is_floating_point())

@@ -44,7 +44,6 @@ def command(
 
 
 def help_for(
-    program: str,
     usage: str,
     groups: dict[str, list[str]],
     only: Sequence[str],
@@ -57,5 +56,5 @@ def help_for(
         text = resources.path("configs", f"{by_domain}/{domain}.yaml").read_text()
         lines += ["", f"Settings of domain={domain}:"]
         lines += [f"  {line}" for line in text.splitlines() if not line.startswith("# @")]
-    lines += ["", f"Any setting can be given as name=value: {program} ... trainer.lr=1e-3"]
+    lines += ["", "Any setting can be given as name=value, one inside a group as group.name=value."]
     return "\n".join(lines)

@@ -133,6 +133,8 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
             return typed(resolved, base)
         except (HydraException, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
+            if stranger := re.match(r"Could not override '(\w+)'", reason):
+                raise InputError(f"{name} takes no {stranger[1]}=; see --help") from error
             raise InputError(f"configuration: {reason[:300]}") from error
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from rdkit import Chem
 
@@ -95,6 +96,22 @@ def test_a_list(serve, folder, capsys):
     assert sorted(p.name for p in folder.iterdir()) == [
         "list.csv", "out.sdf", "out.sdf.failed.txt"
     ]  # fmt: skip
+
+
+def test_less_than_asked_for_is_told(stand_in, folder, capsys):
+    def harmful(graphs, numbers):
+        """Rubbish for ethanol, half of the time for paracetamol."""
+        for graph, number, x in zip(graphs, numbers, stand_in.draw(graphs, numbers), strict=True):
+            yield x * np.nan if len(graph) == 9 or (len(graph) == 20 and number % 2) else x
+
+    settings = stand_in.CONFIG | {"input": "list.csv", "out": "out.sdf", "n": 8, "tries": 2}
+    with pytest.raises(InputError, match=r"served 6 of 10; 4 failed and 1 got fewer conformers"):
+        serve_with(lambda *ask: list(harmful(*ask)), stand_in.FACTS, settings, together=60)
+    first, *others = (folder / "out.sdf.failed.txt").read_text().splitlines()
+    assert "line 2: paracetamol: got " in first
+    assert 0 < names("out.sdf").count("paracetamol") < 8
+    assert len(others) == 4
+    assert first in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("smiles", ["C[C@H](N)C(=O)O", "N#C/C=C\\C", "[O-][N+](=O)c1ccccc1", "O"])
