@@ -14,6 +14,7 @@ import copy
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sciffusion.core import samplers as S
 from sciffusion.core.times import Grid, Karras, UniformGrid, UniformLogSNR
 from sciffusion.domains.molecule.geom_protocol import COLUMNS, SAMPLES, GeomResult, geom_protocol
 from sciffusion.domains.molecule.graph import Record
-from sciffusion.domains.molecule.metrics import Measures, evaluate_ensembles
+from sciffusion.domains.molecule.metrics import Measures, busters_rows, evaluate_ensembles
 from sciffusion.domains.molecule.peers import PEERS
 from sciffusion.domains.molecule.stereo import bonds_kept, obeys
 from sciffusion.errors import InputError
@@ -92,8 +93,10 @@ def has_stereo(record: Record) -> bool:
     return bool(record.graph.tetra_sign.any() or record.graph.ez_sign.any())
 
 
-def rows_of(bench: Sets, options: argparse.Namespace) -> tuple[list[dict], Drawn, list[Record]]:
-    """(rows of the table, the own sampler's conformers of seed 0 as returned, its first draws)."""
+def rows_of(
+    bench: Sets, options: argparse.Namespace
+) -> tuple[list[dict], Drawn, list[Record], list[Record]]:
+    """(rows, the own sampler's conformers of seed 0: as returned, first draws, relaxed)."""
     seeds, own = range(options.seeds), bench.own
     label, calls = f"{options.label}, {type(own).__name__}", bench.calls(own)
     returned, first = (
@@ -101,6 +104,7 @@ def rows_of(bench: Sets, options: argparse.Namespace) -> tuple[list[dict], Drawn
     )
     rows = [row_of(bench, f"{label}, returned", calls, returned)]
     rows.append(row_of(bench, f"{label}, first draws", calls, first))
+    moved: list[Drawn] = []
     if options.relax:
         slugs = [bench.slug("own", own, s, options.tries) for s in seeds]
         moved = [bench.relaxed(k, r) for k, (r, _) in zip(slugs, returned, strict=True)]
@@ -121,7 +125,7 @@ def rows_of(bench: Sets, options: argparse.Namespace) -> tuple[list[dict], Drawn
                 continue
             draws = [bench.drawn(f"{name}-{budget}", sampler, s, 1) for s in seeds]
             rows.append(row_of(bench, name, bench.calls(sampler), draws))
-    return rows, returned[0], first[0][0]
+    return rows, returned[0], first[0][0], moved[0][0] if moved else []
 
 
 def refused(sampler: S.Sampler, bench: Sets) -> bool:
@@ -235,13 +239,17 @@ def main(arguments: Sequence[str]) -> None:
     options.name = options.name or "molecule_conformers" + ("_quick" if options.quick else "")
     with bar() as progress:
         bench = Sets(options, progress)
-        rows, (returned, seconds), first = rows_of(bench, options)
+        rows, (returned, seconds), first, moved = rows_of(bench, options)
         how = Measures(options.delta, energy=options.energy, busters=options.busters, peers=(),
                        workers=options.workers)  # fmt: skip
         task = progress.add_task("measuring", total=how.rounds * len(returned))
         table = evaluate_ensembles(
             returned, bench.references, how, seconds, first, lambda n: progress.advance(task, n)
         )
+        if moved:
+            pairs = list(zip(moved, bench.references, strict=True))
+            more = busters_rows(pairs, how, of=", relaxed with MMFF94")
+            table = replace(table, rows=[*table.rows, *more])
     known = [PEERS[name].label for name in options.peers]
     body = {
         "network": {"run": Path(options.run).name, "weights": bench.weights},

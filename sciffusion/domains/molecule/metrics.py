@@ -116,7 +116,7 @@ def evaluate_ensembles(
     for name, label, n in (("mmff", "MMFF94", how.energy), ("xtb", "GFN2-xTB", how.xtb)):
         if n:
             rows += _strain_rows(_some(pairs, n, how.seed), name, label, how, progress)
-    rows += _busters_rows(_some(pairs, how.busters, how.seed), how, progress)
+    rows += busters_rows(pairs, how, progress)
     if seconds:
         n = _size(s for s, _ in pairs)
         rows.append(Row("conformers per second", n / seconds, n=n, unit="1/s", better="higher"))
@@ -232,13 +232,17 @@ def _strain_rows(
     ]
 
 
-def _busters_rows(pairs: Pairs, how: Measures, progress: Progress | None) -> list[Row]:
-    name = "PoseBusters pass"
+def busters_rows(
+    pairs: Pairs, how: Measures, progress: Progress | None = None, of: str = ""
+) -> list[Row]:
+    """Shares of some conformers that pass PoseBusters; `of` says in names which they are."""
+    name = f"PoseBusters pass{of}"
     if not busters.installed():
         return [Row(name, np.nan, better="higher", note=busters.MISSING)]
     if not how.busters:
         note = "not measured: choose how many conformers a molecule with busters=2"
         return [Row(name, np.nan, better="higher", note=note)]
+    pairs = _some(pairs, how.busters, how.seed)
     samples, real = busters.pose_checks(pairs, how.workers, progress)
     size = [len(s.coords) for s, _ in pairs]
     parts = np.split(busters.passed(samples), np.cumsum(size)[:-1])
@@ -248,7 +252,7 @@ def _busters_rows(pairs: Pairs, how: Measures, progress: Progress | None) -> lis
         own, floor = float(hits.mean()), float(real[check].mean())
         if min(own, floor) < 1:
             rows.append(
-                Row(f"PoseBusters, {check}", own, n=len(hits), floor=floor, better="higher")
+                Row(f"PoseBusters, {check}{of}", own, n=len(hits), floor=floor, better="higher")
             )
     if samples and len(rows) <= len(samples):
         rows[0] = replace(rows[0], note="all checks; those not listed are passed by all")
