@@ -123,8 +123,11 @@ def rows_of(
                 sampler = SAMPLERS[name](budget, grid)
             if sampler is None or refused(sampler, bench):
                 continue
+            calls = bench.calls(sampler)
+            if (name, calls) in ((row["name"], row["calls"]) for row in rows):
+                continue  # two budgets that buy it as many steps
             draws = [bench.drawn(f"{name}-{budget}", sampler, s, 1) for s in seeds]
-            rows.append(row_of(bench, name, bench.calls(sampler), draws))
+            rows.append(row_of(bench, name, calls, draws))
     return rows, returned[0], first[0][0], moved[0][0] if moved else []
 
 

@@ -15,25 +15,30 @@ README = HERE.parent / "README.md"
 PAGES = (
     "digits", "sampler_quality", "image_peers_quality", "image_peers_speed_digits",
     "image_peers_speed_cifar", "conformers_geom_drugs", "conformers_openff", "conformers_qm9",
-    "molecule_ablation", "molecule_speed",
+    "conformers_by_calls", "molecule_ablation", "molecule_speed",
 )  # fmt: skip
+PICTURES = {"conformers_by_calls": "docs/conformers_by_calls.png"}
+"""Shown in the place of a table."""
 START, END = "<!-- results -->", "<!-- end of results -->"
 
 
-def extract(page: str) -> str:
-    """Title, first table and the bold line of a result page."""
+def extract(page: str, picture: str | None) -> str:
+    """Title, first table or its picture, and the bold line of a result page."""
     title = re.search(r"^# (.+)$", page, re.M)
     table = re.search(r"(^\|.*\n)+", page, re.M)
     assert title, "a result page begins with '# title'"
     assert table, "a result page has a table"
     claim = re.search(r"^\*\*[^*]+\*\* .+$", page, re.M)
-    parts = [f"**{title[1]}**", table[0].strip()]
+    shown = f"![{title[1]}]({picture})" if picture else table[0].strip()
+    parts = [f"**{title[1]}**", shown]
     return "\n\n".join(parts + ([claim[0]] if claim else []))
 
 
 def main() -> None:
     found = [HERE / "results" / f"{name}.md" for name in PAGES]
-    body = "\n\n".join(extract(path.read_text()) for path in found if path.exists())
+    body = "\n\n".join(
+        extract(path.read_text(), PICTURES.get(path.stem)) for path in found if path.exists()
+    )
     text = README.read_text()
     before, _, rest = text.partition(START)
     after = rest.partition(END)[2]
