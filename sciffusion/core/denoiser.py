@@ -33,6 +33,10 @@ follow; only a valid velocity (aligned coupling of noise and data); or a jump to
 (consistency)."""
 
 
+PREVIOUS = "previous"
+"""Where a network's last thought of x0 lies, in `Cond.structure` and in `State.memory`."""
+
+
 @dataclass
 class State:
     """What a sampling loop carries from step to step.
@@ -183,6 +187,9 @@ class NetworkDenoiser(Denoiser):
     Args:
         network: `network(c_in x_t, log_snr (B,), cond)`; it sees the noise level as log-SNR. One
             that looks at `cond` alone for a good part of its work may have `prepare(cond)` do that.
+            One that says `self_conditioned = True` is shown its last thought of x0 (Chen et al.
+            2023, "Analog bits") as `cond.structure["previous"]`: absent at first, zero where a
+            sample has none.
         learned_variance: its output has twice the channels (axis 1), the second half for `log_var`.
         gives: "velocity" where noise and data were coupled by alignment.
 
@@ -209,6 +216,11 @@ class NetworkDenoiser(Denoiser):
         self.autocast: torch.dtype | None = None
         """What the network computes in by itself; None leaves it to who calls."""
 
+    @property
+    def self_conditioned(self) -> bool:
+        """Whether the network looks at its last thought of x0."""
+        return bool(getattr(self.network, "self_conditioned", False))
+
     def _automatic(self, device: torch.device) -> AbstractContextManager[Any]:
         return (
             nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
@@ -226,6 +238,9 @@ class NetworkDenoiser(Denoiser):
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
         c = self.coefficients(t, x_t.ndim)
+        remembers = self.self_conditioned and state is not None
+        if remembers and len(state.memory.get(PREVIOUS, ())) == len(x_t):
+            cond = cond.with_structure(**{PREVIOUS: state.memory[PREVIOUS]})
         log_snr = self.schedule.log_snr(t.double()).to(x_t.dtype)
         if log_snr.ndim == 0:
             log_snr = torch.full((len(x_t),), float(log_snr), dtype=x_t.dtype, device=x_t.device)
@@ -238,6 +253,8 @@ class NetworkDenoiser(Denoiser):
             raw, log_var = raw.chunk(2, 1)
             log_var = 0.5 * (log_var + 1)
         x0, eps = self.parameterization.to_x0_eps(raw, x_t, c)
+        if remembers:
+            state.memory[PREVIOUS] = x0
         return Prediction(x_t, x0, eps, c, self.space, cond, (self.parameterization, raw), log_var)
 
 

@@ -1,6 +1,7 @@
 """Rigid geometry of point clouds, batched and masked: centring, Kabsch, random rotations.
 
-Always in at least float32, outside autocast.
+Always in at least float32, outside autocast. Points (B, N, 3) may come in groups (B, N, A, 3), such
+as a residue's atoms; a mask (B, N) tells real groups.
 """
 
 from __future__ import annotations
@@ -30,29 +31,37 @@ def full_precision(fn: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def _flat(
+    x: Float[Tensor, "b *n 3"], mask: Bool[Tensor, "b n"] | None
+) -> tuple[Float[Tensor, "b m 3"], Float[Tensor, "b m 1"]]:
+    """(points in a row, 1 where they are real)."""
+    real = torch.ones_like(x[..., :1])
+    if mask is not None:
+        real = real * mask.view(*mask.shape, *[1] * (x.ndim - 2)).to(x.dtype)
+    return x.flatten(1, -2), real.flatten(1, -2)
+
+
 def centre(
-    x: Float[Tensor, "b n 3"], mask: Bool[Tensor, "b n"] | None = None
-) -> Float[Tensor, "b n 3"]:
+    x: Float[Tensor, "b *n 3"], mask: Bool[Tensor, "b n"] | None = None
+) -> Float[Tensor, "b *n 3"]:
     """x with the mean of its real points at the origin and its padding at zero."""
-    if mask is None:
-        return x - x.mean(1, keepdim=True)
-    w = mask[..., None].to(x.dtype)
-    return (x - (x * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp_min(1)) * w
+    points, w = _flat(x, mask)
+    middle = (points * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp_min(1)
+    return ((points - middle) * w).view_as(x)
 
 
 @full_precision
 def kabsch(
-    x: Float[Tensor, "b n 3"],
-    y: Float[Tensor, "b n 3"],
+    x: Float[Tensor, "b *n 3"],
+    y: Float[Tensor, "b *n 3"],
     mask: Bool[Tensor, "b n"] | None = None,
-) -> Float[Tensor, "b n 3"]:
+) -> Float[Tensor, "b *n 3"]:
     """x moved rigidly onto y with the least squared distance; never reflected (Kabsch 1976).
 
     The result carries no gradient of the rotation.
     """
     work = torch.promote_types(x.dtype, torch.float32)
-    a, b = x.to(work), y.to(work)
-    w = torch.ones_like(a[..., :1]) if mask is None else mask[..., None].to(work)
+    (a, w), (b, _) = _flat(x.to(work), mask), _flat(y.to(work), mask)
     n = w.sum(1, keepdim=True).clamp_min(1)
     mean_a, mean_b = ((v * w).sum(1, keepdim=True) / n for v in (a, b))
     a = a - mean_a
@@ -62,7 +71,7 @@ def kabsch(
         flip[:, 2] = torch.det(u @ vt).sign()
         rotation = (u * flip[:, None]) @ vt
     moved: Tensor = (a @ rotation + mean_b) * w
-    return moved.to(x.dtype)
+    return moved.view_as(x).to(x.dtype)
 
 
 def random_rotations(

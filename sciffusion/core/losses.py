@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
-from sciffusion.core.denoiser import Denoiser, Prediction
+from sciffusion.core.denoiser import PREVIOUS, Denoiser, Prediction
 from sciffusion.core.geometry import centre, kabsch
 from sciffusion.core.parameterization import Coefficients, times
 from sciffusion.core.rng import Rng
@@ -130,6 +130,8 @@ class DenoisingLoss(nn.Module):
         vlb_steps: T of that bound.
         coupling: how noise is matched to data; None draws them independently. A network trained
             with one gives a velocity only.
+        self_condition: share of samples that a self-conditioned network is shown its first thought
+            of (Chen et al. 2023); others do not look.
     """
 
     def __init__(
@@ -140,9 +142,10 @@ class DenoisingLoss(nn.Module):
         vlb_weight: float = 0.0,
         vlb_steps: int = 1000,
         coupling: Callable[[Tensor, Tensor, Cond], Tensor] | None = None,
+        self_condition: float = 0.5,
     ) -> None:
         super().__init__()
-        self.coupling = coupling
+        self.coupling, self.self_condition = coupling, self_condition
         self.times, self.weighting = times or Uniform(), weighting or Simple()
         self.uncertainty, self.vlb_weight, self.vlb_steps = uncertainty, vlb_weight, vlb_steps
 
@@ -161,12 +164,26 @@ class DenoisingLoss(nn.Module):
             eps = self.coupling(eps, x0, cond)
         c = denoiser.coefficients(t, x0.ndim)
         x_t = times(c.alpha, x0) + times(c.sigma, eps)
+        if getattr(denoiser, "self_conditioned", False):
+            cond = self._with_previous(denoiser, x_t, t, cond, rng)
         pred: Prediction = denoiser(x_t, t, cond)
         loss = self.weigh(denoiser, pred, x0, eps, cond)
         if self.vlb_weight > 0:
             kl = step_kl(denoiser, pred.frozen_mean(), x0, t, self.vlb_steps)
             loss = loss + self.vlb_weight * self.vlb_steps * kl
         return loss
+
+    def _with_previous(
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, rng: Rng
+    ) -> Cond:
+        """`cond` with a first thought of x0, for that share of the samples."""
+        shown = (rng.uniform("self-condition") < self.self_condition).to(x_t.device).nonzero()[:, 0]
+        if not len(shown):
+            return cond
+        previous = torch.zeros_like(x_t)
+        with torch.no_grad():
+            previous[shown] = denoiser(x_t[shown], t[shown], cond[shown]).x0.to(x_t.dtype)
+        return cond.with_structure(**{PREVIOUS: previous})
 
     def weigh(
         self,

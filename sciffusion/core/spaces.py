@@ -90,14 +90,19 @@ class Euclidean:
 
 
 class ZeroCoM(Euclidean):
-    """Point clouds (B, N, D) whose centre of mass is the origin; D (N - 1) degrees of freedom."""
+    """Point clouds (B, N, D) whose centre of mass is the origin; D (N - 1) degrees of freedom.
 
-    def project(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b n d"]:
-        x = _masked(x, cond)
-        points = len(x[0]) if cond.mask is None else cond.mask.sum(1).clamp_min(1).view(-1, 1, 1)
-        return _masked(x - x.sum(1, keepdim=True) / points, cond)
+    Points may come in groups, such as a residue's atoms: (B, N, A, D) has N A points, and the mask
+    (B, N) tells real groups.
+    """
 
-    def dim(self, x: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, " b"]:
+    def project(self, x: Float[Tensor, "b *n d"], cond: Cond) -> Float[Tensor, "b *n d"]:
+        x, axes = _masked(x, cond), tuple(range(1, x.ndim - 1))
+        points = _count(x.shape, cond, x.device).to(x.dtype) / x.shape[-1]
+        middle = x.sum(axes, keepdim=True) / points.clamp_min(1).view(-1, *[1] * (x.ndim - 1))
+        return _masked(x - middle, cond)
+
+    def dim(self, x: Float[Tensor, "b *n d"], cond: Cond) -> Float[Tensor, " b"]:
         return _count(x.shape, cond, x.device) - x.shape[-1]
 
 

@@ -101,3 +101,13 @@ def test_centre():
     middle = centre(x, mask)
     assert torch.allclose(middle[:, :4].mean(1), torch.zeros(20, 3).double(), atol=1e-12)
     assert (middle[:, 4:] == 0).all()
+
+
+def test_points_in_groups_are_the_same_points():
+    """(B, N, A, 3) with a mask of groups is the cloud of its N A points."""
+    x, y = cloud(n=12).view(20, 6, 2, 3), cloud(n=12, seed=7).view(20, 6, 2, 3)
+    mask = torch.arange(6)[None].expand(20, 6) < 5
+    flat = mask.repeat_interleave(2, 1)
+    assert torch.allclose(centre(x, mask).flatten(1, 2), centre(x.flatten(1, 2), flat))
+    moved = kabsch(x.flatten(1, 2), y.flatten(1, 2), flat)
+    assert torch.allclose(kabsch(x, y, mask).flatten(1, 2), moved)

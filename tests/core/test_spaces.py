@@ -36,6 +36,8 @@ FRAGMENTS = Cond(
         (Euclidean(), (5, 2), Cond({"mask": MASK})),
         (ZeroCoM(), (4, 3), None),
         (ZeroCoM(), (5, 3), Cond({"mask": MASK})),
+        (ZeroCoM(), (3, 2, 3), None),
+        (ZeroCoM(), (5, 2, 3), Cond({"mask": MASK})),
         (Harmonic(), (4, 3), CHAIN),
         (Harmonic(), (7, 3), FRAGMENTS),
     ],
@@ -134,9 +136,11 @@ def test_score_is_the_gradient_of_the_log_density(space, cond):
 def test_unit_noise_has_unit_mean_square_over_its_freedoms():
     for space, shape, cond in (
         (ZeroCoM(), (5, 3), Cond({"mask": MASK})),
+        (ZeroCoM(), (3, 2, 3), None),
+        (ZeroCoM(), (5, 2, 3), Cond({"mask": MASK})),
         (Harmonic(), (7, 3), FRAGMENTS),
     ):
-        batch = cond.map(lambda v: v.expand(4000, *v.shape[1:]))
+        batch = (cond or Cond()).map(lambda v: v.expand(4000, *v.shape[1:]))
         z = space.noise(Rng(0, torch.arange(4000)), "z", shape, batch)
         mean = float(space.mean(z**2, batch).mean())
         assert abs(mean - 1) < 5 * (2 / 4000) ** 0.5  # of one freedom; more freedoms vary less
