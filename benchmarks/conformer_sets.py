@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from sciffusion.atomic import atomic_path
 from sciffusion.core.samplers import Sampler
+from sciffusion.data.pool import shared_out
 from sciffusion.domains.base import choose_device, load_model
 from sciffusion.domains.molecule.data import by_scaffold
 from sciffusion.domains.molecule.domain import draw_coordinates
@@ -30,7 +31,6 @@ from sciffusion.domains.molecule.gather import Conformer, gather
 from sciffusion.domains.molecule.geom_protocol import SAMPLES
 from sciffusion.domains.molecule.graph import MolGraph, Record
 from sciffusion.domains.molecule.peers import peer_records
-from sciffusion.domains.molecule.pool import shared_out
 from sciffusion.domains.molecule.readers import read_molecules
 from sciffusion.domains.molecule.store import read_store
 from sciffusion.errors import InputError

@@ -9,7 +9,10 @@ from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
 from sciffusion.io.config import compose, groups, suggestion
 
-PREPARERS = {"molecule": "sciffusion.domains.molecule.prepare.run"}
+PREPARERS = {
+    "molecule": "sciffusion.domains.molecule.prepare.run",
+    "protein": "sciffusion.domains.protein.prepare.run",
+}
 """The registry: each domain's function of a configuration; imported only when asked for."""
 
 USAGE = """
@@ -18,6 +21,8 @@ Turn files into a store to train on. A second call goes on where a stopped one w
   python -m sciffusion.prepare domain=molecule input=FILE.sdf.gz out=DIR
   python -m sciffusion.prepare domain=molecule input=FILE.smi out=DIR conformers=20 workers=8
   python -m sciffusion.prepare domain=molecule dataset=qm9
+  python -m sciffusion.prepare domain=protein input=FILE_OR_FOLDER_OR_TAR out=DIR
+  python -m sciffusion.prepare domain=protein dataset=pdb ids=FILE out=DIR
 """
 
 

@@ -23,6 +23,10 @@ CHUNK = 1 << 18
 DIGITS = {"md5": 32, "sha256": 64}
 
 
+class NotFound(InputError):
+    """The server answers that it has no such file."""
+
+
 def digest(path: Path, algorithm: str) -> str:
     """Hexadecimal checksum of a file; `algorithm` is "sha256" or "md5"."""
     with path.open("rb") as f:
@@ -30,28 +34,35 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def download(
-    url: str, folder: str | os.PathLike[str], checksum: str, timeout: float = 30.0
+    url: str,
+    folder: str | os.PathLike[str],
+    checksum: str | None,
+    timeout: float = 30.0,
+    quiet: bool = False,
 ) -> Path:
     """The file at `url`, kept in `folder` under its own name and downloaded if it is not there.
 
     Args:
         url: an http or https address.
         folder: made if need be.
-        checksum: "sha256:..." or "md5:..." in hexadecimal.
+        checksum: "sha256:..." or "md5:..." in hexadecimal; None where nobody knows it, so that the
+            caller has to see whether the file is whole.
         timeout: seconds without an answer before giving up.
+        quiet: no progress bar, as for one of many files.
 
     Raises:
-        InputError: offline, not found, broken off (call again to go on) or a wrong checksum (the
+        NotFound: the server has no such file.
+        InputError: offline, broken off (call again to go on) or a wrong checksum (the
             downloaded file is removed; a file that was there before is left).
     """
-    algorithm, expected = _parse_checksum(checksum)
+    algorithm, expected = ("", "") if checksum is None else _parse_checksum(checksum)
     parts = urlsplit(url)
     name = Path(unquote(parts.path)).name
     if parts.scheme not in ("http", "https") or not name:
         raise InputError(f"cannot download {url!r}: give an http or https address of a file")
     final = Path(folder) / name
     if final.exists():
-        if (got := digest(final, algorithm)) != expected:
+        if expected and (got := digest(final, algorithm)) != expected:
             raise InputError(
                 f"{final} has {algorithm} {got}, expected {expected}: "
                 "remove it to download it again"
@@ -64,8 +75,8 @@ def download(
         part.touch()
     except OSError as error:
         raise InputError(f"cannot write {part}: {error.strerror}; choose another folder") from error
-    _fetch(url, part, timeout)
-    if (got := digest(part, algorithm)) != expected:
+    _fetch(url, part, timeout, quiet)
+    if expected and (got := digest(part, algorithm)) != expected:
         part.unlink()
         raise InputError(
             f"{url} has {algorithm} {got}, expected {expected}: the bad file was removed; "
@@ -82,17 +93,18 @@ def _parse_checksum(checksum: str) -> tuple[str, str]:
     return algorithm, value
 
 
-def _fetch(url: str, part: Path, timeout: float) -> None:
+def _fetch(url: str, part: Path, timeout: float, quiet: bool) -> None:
     """Append the rest of `url` to `part`, or write all of it where the server cannot resume."""
     have = part.stat().st_size
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urlopen(request, timeout=timeout) as response:
-            _save(url, response, part, have)
+            _save(url, response, part, have, quiet)
     except HTTPError as error:
         if error.code == 416:  # nothing is left to send: the checksum will tell if it is right
             return
-        raise InputError(
+        kind = NotFound if error.code in (404, 410) else InputError
+        raise kind(
             f"cannot download {url}: the server answers {error.code} {error.reason}; "
             "check the address"
         ) from error
@@ -107,7 +119,7 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
         raise InputError(f"cannot write {part}: {error.strerror}; make room or move it") from error
 
 
-def _save(url: str, response: HTTPResponse, part: Path, have: int) -> None:
+def _save(url: str, response: HTTPResponse, part: Path, have: int, quiet: bool) -> None:
     resumes = response.status == 206
     if resumes and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
         raise InputError(f"{url}: the server sent another range than asked; remove {part}")
@@ -117,7 +129,7 @@ def _save(url: str, response: HTTPResponse, part: Path, have: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with (
         part.open("ab" if resumes else "wb") as out,
-        Progress(*columns, TransferSpeedColumn(), transient=True) as bar,
+        Progress(*columns, TransferSpeedColumn(), transient=True, disable=quiet) as bar,
     ):
         task = bar.add_task(part.stem, total=total, completed=start)
         while chunk := response.read(CHUNK):

@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from rdkit import rdBase
 
+from sciffusion.data.pool import Progress, shared_out
 from sciffusion.domains.molecule.chem import to_mol
 from sciffusion.domains.molecule.graph import MolGraph, Record
-from sciffusion.domains.molecule.pool import Progress, shared_out
 
 MISSING = 'not measured: pip install "sciffusion[posebusters]"'
 

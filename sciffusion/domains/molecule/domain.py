@@ -29,7 +29,8 @@ from sciffusion.domains.molecule.data import (
 from sciffusion.domains.molecule.graph import MolGraph
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
-from sciffusion.viz.molecules import molecule_grid, molecule_picture
+from sciffusion.viz.grid import picture_grid
+from sciffusion.viz.molecules import molecule_picture
 
 MOST_ATOMS = {"cpu": 1000, "cuda": 20000}
 """Atoms of a batch that sampling is quickest with, by kind of device."""
@@ -134,7 +135,7 @@ class MoleculeDomain(Domain):
         shown = samples[:most]
         parts = zip(shown.coords, shown.z, shown.bonds, strict=True)
         pictures = [molecule_picture(*part) for part in parts]
-        return molecule_grid(pictures, columns=max(1, round(len(pictures) ** 0.5)))
+        return picture_grid(pictures, columns=max(1, round(len(pictures) ** 0.5)))
 
     def serve(
         self,

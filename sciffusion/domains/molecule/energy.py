@@ -21,9 +21,9 @@ from rdkit.Chem import rdForceFieldHelpers
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
+from sciffusion.data.pool import Progress, shared_out
 from sciffusion.domains.molecule.chem import MOST_CHARGE, add_conformers, to_mol
 from sciffusion.domains.molecule.graph import ATOM_FEATURES, MolGraph, Record
-from sciffusion.domains.molecule.pool import Progress, shared_out
 from sciffusion.domains.molecule.rmsd import best_rmsd
 from sciffusion.errors import InputError
 

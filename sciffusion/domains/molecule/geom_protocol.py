@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from sciffusion.data.pool import Progress
 from sciffusion.domains.molecule.graph import Record
-from sciffusion.domains.molecule.pool import Progress
 from sciffusion.domains.molecule.rmsd import rmsd_matrices
 from sciffusion.errors import InputError
 from sciffusion.metrics.bootstrap import bootstrap_interval

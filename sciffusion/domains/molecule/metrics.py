@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sciffusion.data.pool import Progress
 from sciffusion.domains.molecule import busters
 from sciffusion.domains.molecule.energy import strains
 from sciffusion.domains.molecule.geom_protocol import SAMPLES, geom_protocol, reference_floor
 from sciffusion.domains.molecule.geometry_stats import KINDS, geometry_distances
 from sciffusion.domains.molecule.graph import Record
 from sciffusion.domains.molecule.peers import PEERS, peer_records
-from sciffusion.domains.molecule.pool import Progress
 from sciffusion.domains.molecule.stereo import bonds_kept, obeys
 from sciffusion.errors import InputError
 from sciffusion.metrics.bootstrap import bootstrap_interval

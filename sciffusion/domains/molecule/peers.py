@@ -15,10 +15,10 @@ from jaxtyping import Float
 from rdkit import rdBase
 from rdkit.Chem import rdDistGeom
 
+from sciffusion.data.pool import Progress, shared_out
 from sciffusion.domains.molecule.chem import to_mol
 from sciffusion.domains.molecule.energy import relaxed
 from sciffusion.domains.molecule.graph import MolGraph, Record
-from sciffusion.domains.molecule.pool import Progress, shared_out
 from sciffusion.errors import InputError
 
 Coords = Float[np.ndarray, "k n 3"]

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdForceFieldHelpers
 
+from sciffusion.data.pool import cores
 from sciffusion.domains.molecule.energy import field
 from sciffusion.domains.molecule.fragments import parts_of
-from sciffusion.domains.molecule.pool import cores
 from sciffusion.errors import InputError
 
 STEPS = 2000

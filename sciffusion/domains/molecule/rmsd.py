@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from rdkit import Chem, rdBase
 
+from sciffusion.data.pool import Progress, shared_out
 from sciffusion.domains.molecule.chem import to_mol
 from sciffusion.domains.molecule.graph import Record
-from sciffusion.domains.molecule.pool import Progress, shared_out
 from sciffusion.errors import InputError
 
 MOST_MATCHES = 50_000

@@ -6,16 +6,15 @@ processes, nor on how often it was stopped: a chunk whose notes are there is don
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from rdkit import Chem, rdBase
 
-from sciffusion.atomic import atomic_path
+from sciffusion.data import preparation
+from sciffusion.data.preparation import Job
 from sciffusion.domains.molecule.chem import ENERGY, MOST_CHARGE, energy_of, from_mol
 from sciffusion.domains.molecule.embed import conformers_of
 from sciffusion.domains.molecule.gather import Conformer, gather
@@ -67,7 +66,7 @@ class Recipe:
 
 
 @dataclass
-class Notes:
+class Notes(preparation.Notes):
     """What is known of a chunk, or of a store.
 
     Attributes:
@@ -89,9 +88,10 @@ class Notes:
     heavy: Counter[str] = field(default_factory=Counter)
     charge: Counter[str] = field(default_factory=Counter)
 
-    def leave(self, where: str, name: str, reason: str) -> None:
-        """Note a record that does not come in."""
-        self.left_out.append(" ".join(f"{where}: {name + ': ' if name else ''}{reason}".split()))
+    @property
+    def used(self) -> int:
+        """Molecules that came in."""
+        return self.molecules
 
     def count(self, record: Record) -> None:
         """Note a record that comes in."""
@@ -106,9 +106,9 @@ class Notes:
 
     def add(self, other: Notes) -> None:
         """Note what another chunk has."""
-        self.atoms = max(self.atoms, other.atoms)
-        for name in ("read", "molecules", "conformers", "left_out", "elements", "heavy", "charge"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        atoms = max(self.atoms, other.atoms)
+        super().add(other)
+        self.atoms = atoms
 
 
 Group = list[Piece]
@@ -148,37 +148,17 @@ def _bonds_text(text: str) -> str:
     return "\n".join(line[31:34] if len(line) > 30 else line[:9] for line in lines)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A chunk, where its shard and notes go, and how much of the input lies before its file."""
-
-    groups: list[Group]
-    recipe: Recipe
-    shard: Path
-    notes: Path
-    before: int
-
-
 def work(job: Job) -> int:
     """Write the shard of a chunk, then its notes; returns how far the input was read."""
     notes, records = Notes(), []
-    for group in job.groups:
+    for group in job.chunk:
         notes.read += len(group)
         records += list(_records(group, job.recipe, notes))
     for record in records:
         notes.count(record)
     if records:
         write_shard(job.shard, records)
-    with atomic_path(job.notes) as temporary:
-        temporary.write_text(json.dumps(vars(notes)))
-    return job.before + job.groups[-1][-1].position
-
-
-def read_notes(path: Path) -> Notes:
-    """The notes of a chunk."""
-    found = json.loads(path.read_text())
-    counters = {k: Counter(found.pop(k)) for k in ("elements", "heavy", "charge")}
-    return Notes(**found, **counters)
+    return job.done(notes, job.chunk[-1][-1].position)
 
 
 def _records(group: Group, recipe: Recipe, notes: Notes) -> Iterator[Record]:

@@ -5,7 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from sciffusion.domains.molecule.pool import cores, shared_out
+from sciffusion.data.pool import cores, shared_out
 
 
 def squared(x):
