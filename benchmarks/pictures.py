@@ -17,7 +17,8 @@ from sciffusion import Conformers
 from sciffusion.domains.molecule.chem import from_mol
 from sciffusion.domains.molecule.peers import PEERS
 from sciffusion.io.command import command
-from sciffusion.viz.molecules import ensemble_picture, molecule_grid
+from sciffusion.viz.grid import picture_grid
+from sciffusion.viz.molecules import ensemble_picture
 
 mpl.use("Agg")
 
@@ -40,7 +41,7 @@ def ensembles() -> Path:
         coords = np.stack([c.GetPositions() for c in mol.GetConformers()])
         pictures.append(ensemble_picture(coords, graph.z, graph.bonds))
     path = DOCS / "conformers.png"
-    molecule_grid(pictures, len(pictures), list(MOLECULES)).convert("RGB").save(path, optimize=True)
+    picture_grid(pictures, len(pictures), list(MOLECULES)).convert("RGB").save(path, optimize=True)
     return path
 
 

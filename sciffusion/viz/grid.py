@@ -1,4 +1,4 @@
-"""Grids of small images that a person can read: whole-number enlargement, thin gaps, row labels."""
+"""Grids that a person can read: small images enlarged by whole numbers, labelled pictures."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ GAP = 2
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 CHECKER = (255, 225)  # greys behind transparent pixels
 FONT_PIXELS = 16
+LABEL_PIXELS = 14  # below a picture
 
 
 def image_grid(
@@ -68,6 +69,39 @@ def image_grid(
     return sheet
 
 
+def picture_grid(
+    pictures: Sequence[Image.Image], columns: int | None = None, labels: Sequence[str] = ()
+) -> Image.Image:
+    """Pictures in reading order on white.
+
+    Args:
+        pictures: RGBA, all of one size.
+        columns: a row; about a square by default.
+        labels: a text below each, shortened to fit; none by default.
+
+    Raises:
+        InputError: no pictures, or another number of labels.
+    """
+    n = len(pictures)
+    if not n:
+        raise InputError("a grid without pictures; give at least one")
+    if labels and len(labels) != n:
+        raise InputError(f"{len(labels)} labels for {n} pictures; give one each")
+    columns = columns or math.ceil(math.sqrt(n))
+    width, height = pictures[0].size
+    full = height + (LABEL_PIXELS + 10 if labels else 0)
+    sheet = Image.new("RGB", (columns * width, math.ceil(n / columns) * full), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        sheet.paste(picture, (column * width, row * full), picture)
+        if labels:
+            text = _shortened(labels[i], width - 8)
+            place = (column * width + width // 2, row * full + height + LABEL_PIXELS // 2)
+            draw.text(place, text, INK, font=font(LABEL_PIXELS), anchor="mm")
+    return sheet
+
+
 def png_bytes(image: Image.Image) -> bytes:
     """The image as a PNG file."""
     buffer = io.BytesIO()
@@ -105,3 +139,11 @@ def font(pixels: int = FONT_PIXELS) -> ImageFont.FreeTypeFont:
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), pixels)
+
+
+def _shortened(text: str, width: int) -> str:
+    if font(LABEL_PIXELS).getlength(text) <= width:
+        return text
+    while text and font(LABEL_PIXELS).getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

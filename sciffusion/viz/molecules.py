@@ -1,4 +1,4 @@
-"""Still pictures of molecules from coordinates, atomic numbers and bonds: one, a grid, an ensemble.
+"""Still pictures of molecules from coordinates, atomic numbers and bonds: one, or an ensemble.
 
 Ball and stick or sticks alone, in CPK colours; hydrogens on carbon are left out of all but the
 smallest molecules, as a chemist draws them.
@@ -6,17 +6,15 @@ smallest molecules, as a chemist draws them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageColor
 
 from sciffusion.errors import InputError
-from sciffusion.viz.grid import INK, PAPER, font
 from sciffusion.viz.raster import Raster
 
 _TABLE = """* H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge
@@ -45,7 +43,6 @@ MARGIN = 0.75  # Angstrom left free around the atoms' centres
 LARGEST_SCALE = 1 / 7  # of a picture's height to an Angstrom: small molecules do not fill it
 TURNED = 0.72  # of a picture's height is the most that any atom lies from its middle
 CORE = 0.3  # Angstrom^2: atoms that stray by more than this hardly count in a superposition
-LABEL_PIXELS = 14
 
 
 @dataclass(frozen=True)
@@ -178,39 +175,6 @@ def ensemble_picture(
     return raster.image()
 
 
-def molecule_grid(
-    pictures: Sequence[Image.Image], columns: int | None = None, labels: Sequence[str] = ()
-) -> Image.Image:
-    """Pictures of molecules in reading order on white.
-
-    Args:
-        pictures: as `molecule_picture` makes them, all of one size.
-        columns: a row; about a square by default.
-        labels: a text below each, shortened to fit; none by default.
-
-    Raises:
-        InputError: no pictures, or another number of labels.
-    """
-    n = len(pictures)
-    if not n:
-        raise InputError("a grid without molecules; give at least one")
-    if labels and len(labels) != n:
-        raise InputError(f"{len(labels)} labels for {n} molecules; give one each")
-    columns = columns or math.ceil(math.sqrt(n))
-    width, height = pictures[0].size
-    full = height + (LABEL_PIXELS + 10 if labels else 0)
-    sheet = Image.new("RGB", (columns * width, math.ceil(n / columns) * full), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(pictures):
-        row, column = divmod(i, columns)
-        sheet.paste(picture, (column * width, row * full), picture)
-        if labels:
-            text = _shortened(labels[i], width - 8)
-            place = (column * width + width // 2, row * full + height + LABEL_PIXELS // 2)
-            draw.text(place, text, INK, font=font(LABEL_PIXELS), anchor="mm")
-    return sheet
-
-
 def model_colours(k: int) -> list[str]:
     """Carbon colours that tell k conformers apart, the first one the darkest; CPK for one alone."""
     if k == 1:
@@ -278,11 +242,3 @@ def _draw(
         if shown[i] and shown[j]:
             radius = stick * (THIN if 1 in (z[i], z[j]) else 1.0)
             raster.stick(xyz[i], xyz[j], radius, (colours[i], colours[j]))
-
-
-def _shortened(text: str, width: int) -> str:
-    if font(LABEL_PIXELS).getlength(text) <= width:
-        return text
-    while text and font(LABEL_PIXELS).getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

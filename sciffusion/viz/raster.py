@@ -1,4 +1,4 @@
-"""Spheres and sticks drawn into pixels: an orthographic ray caster with a depth buffer, in numpy.
+"""Spheres, sticks and meshes drawn into pixels: orthographic, with a depth buffer, in numpy.
 
 Every shape leaves its depth, normal and colour; light, outlines, contact shadows and haze are put
 on at the end, over the whole picture at once. What is far fades by transparency, so that one
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from scipy.ndimage import gaussian_filter, maximum_filter
 
@@ -81,6 +81,36 @@ class Raster:
         colour = np.where((s < length / 2)[..., None], first, second)
         self._put(window, (root > 0) & (s >= 0) & (s <= length), t + a[2], normal, colour)
 
+    def mesh(
+        self,
+        points: Float[np.ndarray, "v 3"],
+        normals: Float[np.ndarray, "v 3"],
+        colours: Float[np.ndarray, "v 3"],
+        faces: Int[np.ndarray, "f 3"],
+    ) -> None:
+        """Draw a closed surface of triangles; normals and colours vary between their corners.
+
+        Args:
+            points: in Angstrom.
+            normals: out of the body, of any length.
+            colours: RGB in 0..1.
+            faces: three points each, either way round.
+        """
+        flip = np.array([1, -1, 1], np.float32)  # y points down
+        corners = (points.astype(np.float32) * flip)[faces]
+        values = np.concatenate([corners[..., 2:], (normals * flip)[faces], colours[faces]], -1)
+        low = np.floor(self._pixels(corners.min(1))).astype(int)
+        high = np.ceil(self._pixels(corners.max(1))).astype(int)
+        h, w = self._depth.shape
+        seen = (high >= 0).all(1) & (low[:, 0] < w) & (low[:, 1] < h)
+        seen &= (values[..., 3] > 0).any(1)  # the front of the body hides its back
+        # those of a size together, each in a square of as many pixels
+        side = (high - low).max(1) // 2 * 2 + 2
+        for k in np.unique(side[seen]):
+            chosen = np.flatnonzero(seen & (side == k))
+            for rows in np.array_split(chosen, max(1, len(chosen) * k * k // 2**20)):
+                self._fill(corners[rows], values[rows].astype(np.float32), low[rows], int(k))
+
     def image(self) -> Image.Image:
         """The picture, RGBA on a transparent ground."""
         solid = np.isfinite(self._depth)
@@ -106,6 +136,49 @@ class Raster:
         haze = HAZE * (front - np.maximum(nearest, back)) / max(front - back, 4.0)
         alpha = np.where(solid | line, 1 - haze, 0)
         return _reduce(np.clip(rgb, 0, 1), alpha)
+
+    def _pixels(self, xy: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+        h, w = self._depth.shape
+        return xy[:, :2] * self.scale + np.array([w - 1, h - 1], np.float32) / 2
+
+    def _fill(
+        self,
+        corners: Float[np.ndarray, "t 3 3"],
+        values: Float[np.ndarray, "t 3 7"],
+        low: Int[np.ndarray, "t 2"],
+        side: int,
+    ) -> None:
+        """Draw triangles that lie in squares of pixels: depth, normal and colour of the corners."""
+        h, w = self._depth.shape
+        steps = np.arange(side)
+        column = (low[:, 0, None] + steps)[:, None]
+        row = (low[:, 1, None] + steps)[..., None]
+        place = self._pixels(corners.reshape(-1, 3)).reshape(-1, 3, 2)
+        (ax, ay), (bx, by), (cx, cy) = (p.T[..., None, None] for p in place.swapaxes(0, 1))
+        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+        area[area == 0] = np.nan  # seen from its edge: it covers nothing
+        second = ((column - ax) * (cy - ay) - (cx - ax) * (row - ay)) / area
+        third = ((bx - ax) * (row - ay) - (column - ax) * (by - ay)) / area
+        first = 1 - second - third
+        inside = (first >= 0) & (second >= 0) & (third >= 0)
+        inside &= (column >= 0) & (column < w) & (row >= 0) & (row < h)
+        t, i, j = np.nonzero(inside)
+        shares = np.stack([first[t, i, j], second[t, i, j], third[t, i, j]], -1)
+        found = np.einsum("pk,pkc->pc", shares, values[t])
+        near = np.argsort(
+            found[:, 0], kind="stable"
+        )  # of those that meet in a pixel the last stays
+        where, found = (row[t, i, 0] * w + column[t, 0, j])[near], found[near]
+        nearest = np.full(h * w, -1)
+        nearest[where] = np.arange(len(where))
+        pixels = np.flatnonzero(nearest >= 0)
+        found = found[nearest[pixels]]
+        front = found[:, 0] > self._depth.reshape(-1)[pixels]
+        pixels, found = pixels[front], found[front]
+        length = np.linalg.norm(found[:, 1:4], axis=1, keepdims=True)
+        self._depth.reshape(-1)[pixels] = found[:, 0]
+        self._normal.reshape(-1, 3)[pixels] = found[:, 1:4] / np.maximum(length, 1e-6)
+        self._colour.reshape(-1, 3)[pixels] = found[:, 4:]
 
     def _window(self, left: float, right: float, top: float, bottom: float) -> tuple[slice, slice]:
         columns = np.searchsorted(self._x, [left, right])

@@ -7,19 +7,56 @@
   const TAN = Math.tan((20 * Math.PI) / 180);
   const SPARE = 0.76; // it leaves room for a perspective that is not used here
   const SLIM = 0.62; // bonds of hydrogen
-  const FOLD = { prop: "ss", map: { h: "#c95d7b", s: "#dfae3a", c: "#98a2ae" } }; // helix, strand
+  const FOLD = { h: 1, s: 2, a: 2 }; // helix, strand, an arrow's head or tail
+  const RATE = 10; // frames a second of a movie
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const ground = (stage) => {
     const [r, g, b] = getComputedStyle(stage).backgroundColor.match(/[\d.]+/g).map(Number);
     return (r << 16) | (g << 8) | b;
   };
 
+  // Colours of a backbone's atoms: by structure, by chain, or along each chain.
+  function painter(data, atoms) {
+    const stops = data.stops.map((s) => parseInt(s.slice(1), 16));
+    if (data.paint === "secondary") return (atom) => stops[FOLD[atom.ss?.[0]] ?? 0];
+    const chains = Map.groupBy(atoms, (atom) => atom.chain);
+    const order = [...chains.keys()];
+    if (data.paint === "chain") return (atom) => stops[order.indexOf(atom.chain) % stops.length];
+    const place = new Map();
+    for (const [chain, own] of chains) {
+      const residues = [...new Set(own.map((atom) => atom.rescode))];
+      residues.forEach((code, k) => {
+        place.set(chain + code, (k / Math.max(residues.length - 1, 1)) * (stops.length - 1));
+      });
+    }
+    const part = (colour, bits) => (colour >> bits) & 255;
+    return (atom) => {
+      const at = place.get(atom.chain + atom.rescode);
+      const [a, b] = [stops[Math.floor(at)], stops[Math.ceil(at)]];
+      const mix = (bits) => Math.round(part(a, bits) + (part(b, bits) - part(a, bits)) * (at % 1));
+      return (mix(16) << 16) | (mix(8) << 8) | mix(0);
+    };
+  }
+
+  // Sticks from CA to CA however far off, since the first frames of a movie are noise.
+  function thread(atoms) {
+    for (const atom of atoms) [atom.bonds, atom.bondOrder] = [[], []];
+    for (let i = 1; i < atoms.length; i++) {
+      const [a, b] = [atoms[i - 1], atoms[i]];
+      if (a.chain !== b.chain || b.resi - a.resi > 1) continue; // an end, or residues are missing
+      for (const [one, other] of [[a, b], [b, a]]) {
+        one.bonds.push(other.index);
+        one.bondOrder.push(1);
+      }
+    }
+  }
+
   function look(data, i, model, everything) {
     const own = data.colours[i];
     if (data.style === "cartoon" || data.style === "trace") {
-      const cartoon = own ? { color: own } : { colorscheme: FOLD };
-      if (data.style === "trace") Object.assign(cartoon, { style: "trace", thickness: 0.5 });
-      model.setStyle({}, { cartoon });
+      const paint = own ? { color: own } : { colorfunc: painter(data, model.selectedAtoms({})) };
+      const cartoon = { style: "oval", arrows: true, thickness: 0.35, ...paint };
+      model.setStyle({}, data.style === "trace" ? { stick: { radius: 0.35, ...paint } } : { cartoon });
       model.setStyle({ hetflag: true }, { stick: { radius: 0.15 } });
       return;
     }
@@ -46,6 +83,7 @@
     viewer.setViewStyle({ style: "outline", color: "#333", width: 0.02, maxpixels: 1 });
     const models = data.models.map((text) => {
       const model = viewer.addModel(text, data.kind);
+      if (data.style === "trace") thread(model.selectedAtoms({ hetflag: false }));
       // sticks are single: of twenty conformers over each other, double ones cannot be read
       for (const atom of model.selectedAtoms({})) atom.bondOrder?.fill(1);
       return model;
@@ -113,11 +151,37 @@
     say();
   }
 
+  // The button of a movie; any touch of the slider stops it.
+  function play(panel) {
+    const [button, slider] = ["button", "input"].map((kind) => panel.querySelector(`.bar ${kind}`));
+    if (!button) return;
+    let timer = 0;
+    const show = (frame) => {
+      slider.value = frame;
+      slider.dispatchEvent(new Event("input"));
+    };
+    const stop = () => {
+      timer = clearInterval(timer);
+      button.textContent = "play";
+    };
+    button.addEventListener("click", () => {
+      if (timer) return stop();
+      if (slider.value === slider.max) show(slider.min);
+      button.textContent = "pause";
+      timer = setInterval(() => {
+        if (slider.value === slider.max) stop();
+        else show(slider.valueAsNumber + 1);
+      }, 1000 / RATE);
+    });
+    for (const kind of ["pointerdown", "keydown"]) slider.addEventListener(kind, stop);
+  }
+
   for (const figure of document.querySelectorAll("figure.views")) {
     const all = JSON.parse(figure.querySelector("script").textContent);
     const stages = [...figure.querySelectorAll(".stage")];
     const viewers = [];
     stages.forEach((stage, k) => label(stage.closest(".view"), all[k]));
+    stages.forEach((stage) => play(stage.closest(".view")));
     const wake = () => {
       sight.disconnect();
       try {

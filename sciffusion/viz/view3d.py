@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from PIL import Image
+from PIL import Image, ImageColor
 
 from sciffusion.errors import InputError
 from sciffusion.viz.embed import data_uri
@@ -31,6 +31,8 @@ from sciffusion.viz.molecules import (
     model_colours,
     visible,
 )
+from sciffusion.viz.proteins import CHAINS, FOLD, RAINBOW, Colouring, Trace, backbone_frame, draw
+from sciffusion.viz.raster import Raster
 
 HERE = Path(__file__).parent
 LIBRARY = "3Dmol-2.5.5.min.js"
@@ -53,6 +55,9 @@ STYLE = """
 .live .stage img { visibility: hidden; }
 .views .bar, .views .hint { display: none; }
 .live .bar { display: flex; gap: .8rem; align-items: center; margin-top: .3rem; }
+.bar button { font: inherit; font-size: .85rem; min-width: 4.4em; padding: .1rem .5rem;
+  color: var(--accent); background: none; border: 1px solid var(--line); border-radius: 4px;
+  cursor: pointer; }
 .live .bar input { flex: 1; min-width: 6rem; accent-color: var(--accent); }
 .live .bar output { color: var(--soft); font-size: .9rem; min-width: 13em;
   font-variant-numeric: tabular-nums; }
@@ -66,6 +71,7 @@ STYLE = """
 }
 """
 
+PLAY = '<button type="button">play</button>'
 HELP = "drag to turn, double-click to reset, Ctrl + wheel to zoom; arrow keys, + - 0"
 
 
@@ -77,13 +83,15 @@ class View:
         models: the text of a file each.
         still: the picture that stands in; 640 x 450 pixels fit.
         kind: of the files: "sdf", "pdb" or "xyz".
-        style: "sticks", "balls" (and sticks), "cartoon" or "trace" (a tube through a backbone).
+        style: "sticks", "balls" (and sticks), "cartoon" or "trace" (sticks from CA to CA).
         colours: a colour a model, "#rrggbb": of its carbon, or of its whole chain; by element, or
-            by secondary structure, where there are none.
+            as `paint` says, where there are none.
+        paint: of cartoons and traces: "secondary" structure, "rainbow" from N to C, or "chain".
         names: a few words a model, shown when it is picked.
         title, note: above the frame.
         hidden: atoms that are left out until they are asked for, counted from 0 in every model.
         overlay: begin with all models over each other, not with the first.
+        movie: models are frames, shown one at a time, the last one at first; a button plays them.
         reach: half the width that is seen, in Angstrom about the origin; None fits the models.
     """
 
@@ -98,6 +106,8 @@ class View:
     hidden: Sequence[int] = ()
     overlay: bool = True
     reach: float | None = None
+    paint: Colouring = "secondary"
+    movie: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.models)
@@ -154,8 +164,80 @@ def conformer_view(
         title=title,
         note=note,
         hidden=np.flatnonzero(~shown).tolist(),
-        reach=STILL[0] / 2 / seen.scale(*STILL),
+        reach=reach_of(seen),
     )
+
+
+def backbone_view(
+    models: Sequence[str],
+    style: Literal["cartoon", "trace"] = "cartoon",
+    paint: Colouring = "rainbow",
+    colours: Sequence[str] = (),
+    names: Sequence[str] = (),
+    title: str = "",
+    note: str = "",
+    reach: float | None = None,
+    overlay: bool = True,
+    movie: bool = False,
+) -> View:
+    """Backbones over each other, as they lie, or the frames of one.
+
+    Args:
+        models: the text of a PDB file each; HELIX and SHEET tell the still picture where bands lie.
+        style: cartoons need N, CA, C and O. Traces keep CA alone, so that they take a quarter of
+            the page's room; they fit frames that are noise yet.
+        paint, colours, names, title, note, overlay, movie: as in `View`.
+        reach: half the width that is seen, in Angstrom, so that views show one scale; fits the
+            models, or the last frame, by default.
+
+    Raises:
+        InputError: a model without CA, or with coordinates that are not finite.
+    """
+    traces = [Trace.read(text) for text in models]
+    shown = traces[-1:] if movie else traces if overlay else traces[:1]
+    seen = backbone_frame(np.concatenate([trace.ca for trace in shown]))
+    reach = reach or reach_of(seen)
+    scale = STILL[0] / 2 / reach
+    raster = Raster(*STILL, scale)
+    chosen = colours[-1:] if movie else colours[: len(shown)]
+    for k, trace in enumerate(shown):
+        placed = replace(trace, ca=seen.place(trace.ca))
+        rgb = np.array([ImageColor.getrgb(chosen[k])]) / 255 if chosen else trace.colours(paint)
+        rgb = np.broadcast_to(rgb, trace.ca.shape)
+        draw(raster, placed, rgb, sharp=paint != "rainbow")
+    return View(
+        models=[_placed(text, seen, style == "trace") for text in models],
+        still=raster.image(),
+        kind="pdb",
+        style=style,
+        colours=colours,
+        names=names,
+        title=title,
+        note=note,
+        overlay=overlay,
+        reach=reach,
+        paint=paint,
+        movie=movie,
+    )
+
+
+def reach_of(seen: Frame) -> float:
+    """Half the width, in Angstrom, of a stage that shows a whole frame."""
+    return STILL[0] / 2 / seen.scale(*STILL)
+
+
+def _placed(pdb: str, seen: Frame, alpha: bool) -> str:
+    """A PDB text with its atoms as the eye sees them; CA alone if so wanted."""
+    # at END the library forgets what HELIX and SHEET said
+    lines = [s for s in pdb.splitlines() if not s.startswith("END")]
+    rows = [i for i, s in enumerate(lines) if s.startswith(("ATOM", "HETATM"))]
+    xyz = np.array([[float(lines[i][k : k + 8]) for k in (30, 38, 46)] for i in rows])
+    dropped = set()
+    for i, point in zip(rows, seen.place(xyz), strict=True):
+        lines[i] = lines[i][:30] + "".join(f"{v:8.3f}" for v in point) + lines[i][54:]
+        if alpha and lines[i][12:16] != " CA ":
+            dropped.add(i)
+    return "\n".join(s for i, s in enumerate(lines) if i not in dropped) + "\n"
 
 
 def molblock(
@@ -194,6 +276,8 @@ def figure_html(views: Sequence[View], heading: str, caption: str) -> str:
             "names": list(view.names),
             "hidden": list(view.hidden),
             "palette": CPK,
+            "paint": view.paint,
+            "stops": {"secondary": FOLD, "rainbow": RAINBOW, "chain": CHAINS}[view.paint],
             "reach": view.reach,
         }
         for view in views
@@ -223,13 +307,16 @@ def scripts() -> tuple[str, str]:
 
 
 def _panel(view: View) -> str:
-    last, begin = len(view.models), 0 if view.overlay else 1
+    last = len(view.models)
+    first, begin = (1, last) if view.movie else (0, 0 if view.overlay else 1)
     name = escape(view.title or "structure", quote=True)
     note = f"<span>{escape(view.note)}</span>" if view.note else ""
     head = f'<p class="title"><b>{escape(view.title)}</b>{note}</p>' if view.title or note else ""
     slider = (
-        f'<div class="bar"><input type="range" min="0" max="{last}" value="{begin}" '
-        f'aria-label="{name}: 0 shows all models"><output></output></div>'
+        f'<div class="bar">{PLAY if view.movie else ""}'
+        f'<input type="range" min="{first}" max="{last}" value="{begin}" '
+        f'aria-label="{name}: {"frame" if view.movie else "0 shows all models"}">'
+        "<output></output></div>"
     )
     return (
         f'<div class="view">{head}'

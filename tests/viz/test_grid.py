@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sciffusion.errors import InputError
-from sciffusion.viz.grid import GAP, PAPER, image_grid, png_bytes, save_grid
+from sciffusion.viz.grid import GAP, PAPER, image_grid, picture_grid, png_bytes, save_grid
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -72,3 +72,28 @@ def test_saves_whole_and_names_a_bad_path(tmp_path):
         save_grid(tmp_path / "a", grid)
     with pytest.raises(InputError, match=r"Not a directory|File exists"):
         save_grid(tmp_path / "a" / "g.png" / "h.png", grid)
+
+
+def test_a_grid_shows_every_picture_in_its_place():
+    rng = np.random.default_rng(2)
+    pictures = [
+        Image.fromarray(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)) for _ in range(5)
+    ]
+    white = Image.new("RGBA", (30, 20), "white")
+    sheet = picture_grid(pictures, columns=2)
+    assert sheet.size == (60, 60)
+    for i, picture in enumerate(pictures):
+        x, y = i % 2 * 30, i // 2 * 20
+        part = np.asarray(sheet.crop((x, y, x + 30, y + 20)), int)
+        expected = np.asarray(Image.alpha_composite(white, picture).convert("RGB"), int)
+        assert np.abs(part - expected).max() <= 1
+    labelled = picture_grid(pictures, 2, ["a name far too long for such a cell"] * 5)
+    assert np.asarray(labelled)[20:40, :30].min() < 100  # ink under the first one
+    assert labelled.height > sheet.height
+
+
+def test_pictures_and_labels_must_fit():
+    with pytest.raises(InputError, match="without pictures"):
+        picture_grid([])
+    with pytest.raises(InputError, match="2 labels for 1"):
+        picture_grid([Image.new("RGBA", (4, 3))], labels=["a", "b"])

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from PIL import Image
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
@@ -11,7 +10,6 @@ from sciffusion.viz.molecules import (
     ensemble_picture,
     frame,
     model_colours,
-    molecule_grid,
     molecule_picture,
     superpose,
     visible,
@@ -171,24 +169,6 @@ def test_conformers_have_colours_of_their_own():
     np.testing.assert_array_equal(drawn[..., [2, 1, 0]], other[..., :3])
 
 
-def test_a_grid_shows_every_picture_in_its_place():
-    rng = np.random.default_rng(2)
-    pictures = [
-        Image.fromarray(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)) for _ in range(5)
-    ]
-    white = Image.new("RGBA", (30, 20), "white")
-    sheet = molecule_grid(pictures, columns=2)
-    assert sheet.size == (60, 60)
-    for i, picture in enumerate(pictures):
-        x, y = i % 2 * 30, i // 2 * 20
-        part = np.asarray(sheet.crop((x, y, x + 30, y + 20)), int)
-        expected = np.asarray(Image.alpha_composite(white, picture).convert("RGB"), int)
-        assert np.abs(part - expected).max() <= 1
-    labelled = molecule_grid(pictures, 2, ["a name far too long for such a cell"] * 5)
-    assert np.asarray(labelled)[20:40, :30].min() < 100  # ink under the first one
-    assert labelled.height > sheet.height
-
-
 def test_what_cannot_be_drawn_is_refused():
     coords, z, bonds = molecule("CCO")
     with pytest.raises(InputError, match="not finite"):
@@ -201,10 +181,6 @@ def test_what_cannot_be_drawn_is_refused():
         molecule_picture(coords[0], z, bonds + 5)
     with pytest.raises(InputError, match="at least one atom"):
         molecule_picture(np.zeros((0, 3)), z[:0], bonds[:0])
-    with pytest.raises(InputError, match="without molecules"):
-        molecule_grid([])
-    with pytest.raises(InputError, match="2 labels for 1"):
-        molecule_grid([molecule_picture(coords[0], z, bonds)], labels=["a", "b"])
 
 
 def test_symbols_are_those_of_the_periodic_table():
