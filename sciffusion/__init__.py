@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sciffusion.domains.image import Images
     from sciffusion.domains.molecule import Conformers
+    from sciffusion.domains.protein import Backbones
 
-__all__ = ["Conformers", "Images"]
+__all__ = ["Backbones", "Conformers", "Images"]
 __version__ = "0.1.0"
 
-_FACES = {"Images": "image", "Conformers": "molecule"}
+_FACES = {"Images": "image", "Conformers": "molecule", "Backbones": "protein"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,9 @@ Draw samples from a run; sample i of a seed is the same in any batch and on any 
   python -m sciffusion.sample run=DIR n=1000 label=3 sampler=ddim sampler.steps=20 seed=0 out=DIR
   python -m sciffusion.sample domain=molecule smiles="CC(=O)Nc1ccc(O)cc1" n=20 out=FILE.sdf
   python -m sciffusion.sample run=DIR input=FILE.smi n=20 relax=mmff out=FILE.sdf
+  python -m sciffusion.sample domain=protein length=60-128 n=10 out=designs/
+  python -m sciffusion.sample run=DIR ss=HHHHHHHHHHLLLEEEEELLEEEEE guidance.scale=2 out=FILE.pdb
+  python -m sciffusion.sample run=DIR from=FILE.pdb noise=5 n=10 out=variants/
   torchrun --nproc-per-node 4 -m sciffusion.sample run=DIR n=50000 out=DIR
 """
 
@@ -32,7 +35,7 @@ def source(arguments: Sequence[str]) -> str:
     if run := named.get("run"):
         return run
     if not (domain := named.get("domain")):
-        raise InputError("give the directory of a trained run, run=DIR, or domain=molecule")
+        raise InputError("give the directory of a trained run, run=DIR, or domain=molecule|protein")
     if domain not in groups()["domain"]:
         raise InputError(f"unknown domain {domain!r}{suggestion(domain, groups()['domain'])}")
     return str(resources.weights(domain))

@@ -137,7 +137,8 @@ def test_every_grid_goes_with_every_sampler(name, grid, denoiser):
 
 @pytest.mark.parametrize("name", groups()["data"])
 def test_every_source_is_named(name):
-    given = {"folder": "data.root=x", "npz": "data.path=x", "store": "data.root=x"}.get(name)
+    rooted = dict.fromkeys(("folder", "store", "backbones"), "data.root=x")
+    given = {**rooted, "npz": "data.path=x"}.get(name)
     domain = of_domain("data", name)
     settings = [f"domain={domain}", f"data={name}", *([given] if given else [])]
     node = compose("train", settings)["data"]

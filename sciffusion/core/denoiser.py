@@ -238,9 +238,9 @@ class NetworkDenoiser(Denoiser):
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
         c = self.coefficients(t, x_t.ndim)
-        remembers = self.self_conditioned and state is not None
-        if remembers and len(state.memory.get(PREVIOUS, ())) == len(x_t):
-            cond = cond.with_structure(**{PREVIOUS: state.memory[PREVIOUS]})
+        memory = state.memory if state is not None and self.self_conditioned else None
+        if memory is not None and len(memory.get(PREVIOUS, ())) == len(x_t):
+            cond = cond.with_structure(**{PREVIOUS: memory[PREVIOUS]})
         log_snr = self.schedule.log_snr(t.double()).to(x_t.dtype)
         if log_snr.ndim == 0:
             log_snr = torch.full((len(x_t),), float(log_snr), dtype=x_t.dtype, device=x_t.device)
@@ -253,8 +253,8 @@ class NetworkDenoiser(Denoiser):
             raw, log_var = raw.chunk(2, 1)
             log_var = 0.5 * (log_var + 1)
         x0, eps = self.parameterization.to_x0_eps(raw, x_t, c)
-        if remembers:
-            state.memory[PREVIOUS] = x0
+        if memory is not None:
+            memory[PREVIOUS] = x0
         return Prediction(x_t, x0, eps, c, self.space, cond, (self.parameterization, raw), log_var)
 
 

@@ -37,6 +37,7 @@ Batch = dict[str, Tensor]
 DOMAINS = {
     "image": "sciffusion.domains.image.domain.ImageDomain",
     "molecule": "sciffusion.domains.molecule.domain.MoleculeDomain",
+    "protein": "sciffusion.domains.protein.domain.ProteinDomain",
 }
 """The registry: where each domain's class lives; imported only when asked for."""
 

@@ -19,7 +19,10 @@ from sciffusion.errors import InputError
 
 OPTIONAL = ("experiment", "grid", "logger")
 """Groups of which none may be chosen."""
-TEXT = ("run", "out", "init", "root", "path", "val", "input", "smiles", "contigs", "elements")
+TEXT = (
+    "run", "out", "init", "root", "path", "val", "input", "smiles", "contigs", "elements",
+    "length", "ss", "from", "symmetry",
+)  # fmt: skip
 """Settings that are taken as they are typed: Hydra's grammar never sees them."""
 RUN_KEYS = ("domain", "data", "model", "schedule", "loss", "optimizer", "rate", "trainer", "seed")
 """What the configuration of a run must have."""

@@ -1,0 +1,86 @@
+"""What a network is told of residues and pairs beside their geometry: place, fold, noise, class."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciffusion.core.cond import Cond
+from sciffusion.domains.protein.features import CA, PLACES, Radial, distances, relative_place
+from sciffusion.nn.embeddings import LabelEmbedding, LogSNREmbedding
+
+CODES = 4
+"""Loop, helix, strand, not said."""
+SHARES = 5
+"""Shares of helix and strand, whether each is said, and the length."""
+
+
+class Told(nn.Module):
+    """The condition of a residue: (B, L, dim), and the noise level with the class: (B, dim).
+
+    Args:
+        dim: width.
+        classes: of `cond.condition["label"]`; 0 for none.
+    """
+
+    def __init__(self, dim: int, classes: int = 0) -> None:
+        super().__init__()
+        self.fold = nn.Embedding(CODES, dim)
+        self.share = nn.Sequential(nn.Linear(SHARES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.noise = LogSNREmbedding(dim)
+        self.label = LabelEmbedding(classes, dim) if classes else None
+
+    def forward(
+        self, log_snr: Float[Tensor, " b"], cond: Cond
+    ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b d"]]:
+        """What is not said, or is dropped (`cond.keep`), is told as not known."""
+        mask = cond.structure["mask"]
+        b = len(mask)
+        keep = (
+            torch.ones(b, dtype=torch.bool, device=mask.device) if cond.keep is None else cond.keep
+        )
+        codes = cond.condition.get("secondary")
+        codes = torch.full(mask.shape, CODES - 1, device=mask.device) if codes is None else codes
+        codes = torch.where(keep[:, None], codes, CODES - 1)
+        share = cond.condition.get("content")
+        share = torch.full((b, 2), -1.0, device=mask.device) if share is None else share
+        share = torch.where(keep[:, None], share.float(), -1.0)
+        size = (mask.sum(1, keepdim=True) / 128.0).log()
+        said = torch.cat([share.clamp_min(0), (share >= 0).float(), size.to(share)], 1)
+        residue = self.fold(codes)
+        level = F.silu(self.noise(log_snr) + self.share(said.to(residue.dtype)))
+        if self.label is not None:
+            level = level + self.label(cond, b)
+        return residue, level
+
+
+class Pairs(nn.Module):
+    """What two residues are told of each other: place along the chain, distances now and before.
+
+    Args:
+        dim: width of a pair.
+        radial: Gaussians of a distance.
+    """
+
+    def __init__(self, dim: int, radial: int = 16) -> None:
+        super().__init__()
+        self.place = nn.Embedding(PLACES, dim)
+        self.radial = Radial(radial)
+        self.seen = nn.Linear(2 * radial, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l 4 3"],
+        before: Float[Tensor, "b l 4 3"],
+        known: Tensor,
+        cond: Cond,
+    ) -> tuple[Float[Tensor, "b l l d"], Float[Tensor, "b l l"]]:
+        """(pairs, distances of CA: of the last thought where there is one, else of the noise)."""
+        now = distances(x[:, :, CA])
+        then = distances(before[:, :, CA])
+        seen = torch.cat([self.radial(now), self.radial(then) * known.view(-1, 1, 1, 1)], -1)
+        pair = self.place(relative_place(cond)) + self.seen(seen.to(self.seen.weight.dtype))
+        return self.out(F.silu(pair)), torch.where(known.view(-1, 1, 1), then, now)

@@ -1,0 +1,304 @@
+"""What people ask for, understood and checked: lengths, fold, symmetry, a structure to vary.
+
+Nothing is drawn before all of it makes sense. A sample's lengths follow from (seed, sample).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from sciffusion.core.rng import Rng
+from sciffusion.domains.protein.backbone import Backbone
+from sciffusion.domains.protein.data import UNKNOWN_SS
+from sciffusion.domains.protein.secondary import LETTERS
+from sciffusion.errors import InputError
+
+MOST_SAMPLES, MOST_RESIDUES = 1 << 20, 1 << 16
+CODES = {**{letter: code for code, letter in enumerate(LETTERS)}, "C": 0, "X": UNKNOWN_SS}
+CODES["-"] = UNKNOWN_SS
+NOISE = 5.0
+"""Angstrom of noise that a given structure is varied with by default."""
+SECONDS = {"strand": (0.36, 0.51), "helix": (0.57, 1.38)}
+"""Share of one, by that of the other, in PDB chains of 40 to 256 residues: a - b x, at least 0."""
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for; configs/request/protein.yaml says what each means.
+
+    Args:
+        origin: the structure to vary, or its file; `from` in a configuration.
+
+    Raises:
+        InputError: a setting out of its range, or settings that contradict each other.
+    """
+
+    n: int = 10
+    length: str | int | Sequence[int] | None = None
+    ss: str | None = None
+    helix: float | None = None
+    strand: float | None = None
+    label: int | str | None = None
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, math.inf)
+    temperature: float | None = None
+    rotate: bool = False
+    symmetry: str | None = None
+    origin: str | Path | Backbone | None = None
+    noise: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (_whole(self.n) and 1 <= self.n <= MOST_SAMPLES):
+            raise InputError(f"n={self.n} must be a whole number between 1 and {MOST_SAMPLES}")
+        if not _whole(self.seed):
+            raise InputError(f"seed={self.seed} must be a whole number")
+        self._check_fold()
+        if self.temperature is not None and not (_number(self.temperature, 0, 10)):
+            raise InputError(
+                f"temperature={self.temperature} must lie between 0 and 10, or be null"
+            )
+        if self.noise is not None and not _number(self.noise, 0, math.inf):
+            raise InputError(f"noise={self.noise} must be a number of Angstrom, more than 0")
+        if self.noise is not None and self.origin is None:
+            raise InputError(f"noise={self.noise} is for a structure to vary: give from=FILE too")
+        if self.origin is not None and self.length is not None:
+            raise InputError(
+                f"length={self.length} and from=: the structure has its own length; leave one out"
+            )
+        if self.symmetry is not None and (self.origin is not None or self.rotate):
+            other = "rotate=true" if self.rotate else "from="
+            raise InputError(f"symmetry={self.symmetry} and {other} do not go together: choose one")
+
+    def _check_fold(self) -> None:
+        for name in ("helix", "strand"):
+            value = getattr(self, name)
+            if value is not None and not _number(value, 0, 1):
+                raise InputError(f"{name}={value} is a share of the residues: between 0 and 1")
+        if (self.helix or 0) + (self.strand or 0) > 1:
+            raise InputError(
+                f"helix={self.helix} and strand={self.strand} are shares of the residues: together "
+                "at most 1"
+            )
+        shares = [name for name in ("helix", "strand") if getattr(self, name) is not None]
+        if self.ss is not None and shares:
+            raise InputError(f"ss= says the fold of every residue: leave {shares[0]}= out")
+        if not _number(self.guidance, -math.inf, math.inf):
+            raise InputError(f"guidance.scale={self.guidance} must be a number; 1 is none")
+        told = self.ss is not None or self.label is not None or bool(shares)
+        if self.guidance != 1 and not told:
+            raise InputError(
+                f"guidance.scale={self.guidance:g} needs something to guide to: ss=, helix=, "
+                "strand= or label="
+            )
+        if self.label is not None and not re.fullmatch(r"\d{1,9}", str(self.label)):
+            raise InputError(f"label={self.label} must be the number of a class")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Settings:
+        """Those of a configuration that holds others too."""
+        guidance = config["guidance"]
+        own = {f.name: config[f.name] for f in fields(cls) if f.name in config}
+        return cls(
+            **own | {
+                "origin": config["from"],
+                "guidance": guidance["scale"],
+                "guidance_interval": (guidance["low"], guidance["high"]),
+            }
+        )  # fmt: skip
+
+
+class Request:
+    """Settings worked out: the chains of each sample and what is told of them.
+
+    Args:
+        facts: of the domain: `lengths` and `largest` of what the network was trained on.
+        copies: of the chains, by the symmetry.
+
+    Raises:
+        InputError: what is asked for cannot be understood, or contradicts itself.
+    """
+
+    def __init__(self, settings: Settings, facts: Mapping[str, Any], copies: int = 1) -> None:
+        self.settings, self.facts, self.copies = settings, facts, copies
+        self.origin, self.refused = _origin(settings.origin)
+        codes = None if settings.ss is None else parse_ss(settings.ss)
+        self._fixed = None if self.origin is None else [len(r) for r in _chains(self.origin)]
+        self._asked: list[list[Range]] = []
+        if settings.length is not None:
+            self._asked = parse_length(settings.length)
+        if codes is not None:
+            self._fit(codes)
+        self.secondary = None if codes is None else torch.cat(codes).repeat(copies)
+        longest = max(sum(high for _, high in kind) for kind in self._asked or [[]])
+        if longest * copies > MOST_RESIDUES:
+            raise InputError(
+                f"length={settings.length}: {longest * copies} residues; at most {MOST_RESIDUES}"
+            )
+
+    def _fit(self, codes: list[Int[Tensor, " l"]]) -> None:
+        """Hold lengths and secondary structure against each other."""
+        said = [len(c) for c in codes]
+        if self._fixed is None and not self._asked:
+            self._asked = [[(k, k) for k in said]]
+            return
+        whole = self._fixed or [low for low, _ in self._asked[0]]
+        loose = len(self._asked) > 1 or any(a != b for kind in self._asked for a, b in kind)
+        same = said == whole if len(said) > 1 else sum(said) == sum(whole)
+        if loose or not same:
+            other = f"length={self.settings.length}"
+            if self.origin is not None:
+                other = f"from={self.settings.origin} has {_plus(whole)}"
+            raise InputError(
+                f"ss says {_plus(said)} residues, {other}: they must be the same; X or - stands "
+                "for a residue of which nothing is said"
+            )
+
+    @property
+    def total(self) -> int:
+        """Samples: n of each length."""
+        return self.settings.n * max(1, len(self._asked))
+
+    @cached_property
+    def chains(self) -> list[tuple[int, ...]]:
+        """Residues of the chains of each sample; the copies of a symmetry are chains too."""
+        if self._fixed is not None:
+            return [tuple(self._fixed)] * self.total
+        rng = Rng(self.settings.seed, torch.arange(self.total))
+        if not self._asked:
+            known = self.facts["lengths"]
+            place = (rng.uniform("length") * len(known)).long().tolist()
+            return [(known[k],) * self.copies for k in place]
+        u = rng.uniform("length", (max(map(len, self._asked)),)).tolist()
+        kinds = [self._asked[k % len(self._asked)] for k in range(self.total)]
+        return [
+            tuple(a + int(v * (b - a + 1)) for (a, b), v in zip(kind, row, strict=False))
+            * self.copies
+            for kind, row in zip(kinds, u, strict=True)
+        ]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Residues of each sample."""
+        return [sum(c) for c in self.chains]
+
+    @property
+    def content(self) -> tuple[float, float] | None:
+        """Shares of (helix, strand); the one that is not said is as in real chains."""
+        helix, strand = self.settings.helix, self.settings.strand
+        if helix is None and strand is None:
+            return None
+        return (
+            _second("helix", strand) if helix is None else helix,
+            _second("strand", helix) if strand is None else strand,
+        )
+
+    @property
+    def prior(self) -> dict[str, Any]:
+        """For `ProteinDomain.prior_cond`."""
+        found: dict[str, Any] = {"lengths": self.chains, "content": self.content}
+        found["secondary"] = None if self.secondary is None else [self.secondary]
+        found["label"] = None if self.settings.label is None else int(self.settings.label)
+        return found
+
+    @property
+    def beyond(self) -> str:
+        """A line where samples are longer than what the network was trained on."""
+        longest, largest = max(self.sizes), self.facts["largest"]
+        if longest <= largest:
+            return ""
+        return (
+            f"{longest} residues are more than the network was trained on ({largest}): look at "
+            "the result (said once)"
+        )
+
+
+def parse_length(length: str | int | Sequence[int]) -> list[list[Range]]:
+    """Ranges of residues: those of the chains (`+`) of each kind of sample (`,`).
+
+    Raises:
+        InputError: it cannot be read, a chain has no residues, or a range ends before it begins.
+    """
+    text = str(length) if isinstance(length, str | int) else ",".join(map(str, length))
+    return [[_range(part.strip(), text) for part in k.split("+")] for k in text.split(",")]
+
+
+def _range(part: str, text: str) -> Range:
+    if not (found := re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)):
+        raise InputError(
+            f"length={text} cannot be read: give residues (100), a range (60-128), several with "
+            "commas (60,80,100), or chains (40+40)"
+        )
+    low, high = int(found[1]), int(found[2] or found[1])
+    if low < 1:
+        raise InputError(f"length={text}: a chain has at least 1 residue")
+    if high < low:
+        raise InputError(f"length={text}: the range ends before it begins; write {high}-{low}")
+    return low, high
+
+
+def parse_ss(text: str) -> list[Int[Tensor, " l"]]:
+    """Codes of the residues of each chain; `+` parts chains.
+
+    Raises:
+        InputError: a letter that is not known, or a chain without residues.
+    """
+    letters = str(text).strip().upper()
+    for place, letter in enumerate(letters, 1):
+        if letter not in CODES and letter != "+":
+            raise InputError(
+                f"ss: {letter!r} at place {place} is not known: H helix, E strand, L or C loop, "
+                "X or - not said"
+            )
+    if not all(parts := letters.split("+")):
+        raise InputError(f"ss={text or repr('')}: a chain has at least 1 residue")
+    return [torch.tensor([CODES[letter] for letter in part]) for part in parts]
+
+
+def _origin(given: str | Path | Backbone | None) -> tuple[Backbone | None, list[str]]:
+    """(the structure to vary, a line on each chain of its file that is left out)."""
+    if given is None or isinstance(given, Backbone):
+        return given, []
+    from sciffusion.domains.protein.readers import read_structure
+    from sciffusion.domains.protein.records import together
+
+    try:
+        structure = read_structure(given)
+    except InputError as error:
+        raise InputError(f"from={given}: {error}") from error
+    return together(structure.chains), list(structure.left_out)
+
+
+def _chains(backbone: Backbone) -> list[Backbone]:
+    return [backbone[backbone.chain == name] for name in backbone.chains]
+
+
+def _second(name: str, other: float | None) -> float:
+    assert other is not None
+    most, fall = SECONDS[name]
+    return min(max(0.0, most - fall * other), 1 - other)
+
+
+def _plus(lengths: Sequence[int]) -> str:
+    return "+".join(map(str, lengths))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and math.isfinite(value) and low <= value <= high

@@ -1,0 +1,108 @@
+"""The plain denoiser of backbones: a transformer whose attention is biased by pairs.
+
+Of AlphaFold 3's kind (Abramson et al. 2024): coordinates go in and come out as numbers, and what
+equivariance there is was learned from randomly turned training data. Pairs are told their place
+along the chain and their distances, now and in the last thought. In place of triangle updates there
+is nothing, as in Proteina (Geffner et al. 2025).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciffusion.core.cond import Cond
+from sciffusion.core.geometry import centre
+from sciffusion.domains.protein.embedding import Pairs, Told
+from sciffusion.domains.protein.features import CA, Local, previous
+from sciffusion.nn.attention import attend
+from sciffusion.nn.blocks import zero_init
+
+
+class PairBiasLayer(nn.Module):
+    """Attention with a bias for each pair, then an MLP; both modulated by the noise level."""
+
+    def __init__(self, dim: int, heads: int, pair: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.modulate = zero_init(nn.Linear(dim, 6 * dim))
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.bias = nn.Linear(pair, heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
+
+    def forward(
+        self,
+        h: Float[Tensor, "b l d"],
+        level: Float[Tensor, "b d"],
+        pair: Float[Tensor, "b l l p"],
+        mask: Tensor,
+    ) -> Float[Tensor, "b l d"]:
+        """One round."""
+        a1, b1, g1, a2, b2, g2 = self.modulate(level)[:, None].chunk(6, -1)
+        bias = self.bias(pair).permute(0, 3, 1, 2).masked_fill(~mask[:, None, None], -torch.inf)
+        qkv = self.qkv(self.norm(h) * (1 + a1) + b1).unflatten(-1, (3, self.heads, -1))
+        fixed = F.rms_norm(qkv[:, :, :2], qkv.shape[-1:])  # of fixed length: logits stay small
+        qkv = torch.cat([fixed, qkv[:, :, 2:]], 2).flatten(2)
+        h = h + (1 + g1) * self.out(attend(qkv, self.heads, bias.to(qkv.dtype)))
+        return h + (1 + g2) * self.mlp(self.norm(h) * (1 + a2) + b2)
+
+
+class TransformerBackbone(nn.Module):
+    """Noisy backbones in, a vector for each atom out; not equivariant.
+
+    Args:
+        dim: width of a residue, a multiple of `heads`.
+        layers, heads: of the network.
+        pair_dim: width of what two residues are told of each other.
+        radial: Gaussians of a distance.
+        classes: of labels; 0 for none.
+        scale: spread of the data in Angstrom, sigma_data.
+    """
+
+    self_conditioned = True
+
+    def __init__(
+        self,
+        dim: int = 192,
+        layers: int = 8,
+        heads: int = 8,
+        pair_dim: int = 32,
+        radial: int = 16,
+        classes: int = 0,
+        scale: float = 8.0,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"model.heads={heads} must divide model.dim={dim}")
+        self.scale = scale
+        self.local = Local(scale)
+        self.told, self.pairs = Told(dim, classes), Pairs(pair_dim, radial)
+        numbers = 2 * 12 + 2 * 9 + Local.features
+        self.first = nn.Sequential(nn.Linear(numbers, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.layers = nn.ModuleList(PairBiasLayer(dim, heads, pair_dim) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+        self.head = zero_init(nn.Linear(dim, 12))
+
+    def forward(
+        self, x: Float[Tensor, "b l 4 3"], log_snr: Float[Tensor, " b"], cond: Cond
+    ) -> Float[Tensor, "b l 4 3"]:
+        """The network's answer F for coordinates scaled to unit size."""
+        mask = cond.structure["mask"]
+        x = centre(x.to(torch.promote_types(x.dtype, torch.float32)), mask) * self.scale
+        before, known = previous(cond, x)
+        facts, _ = self.local(x, log_snr, cond)
+        seen = [facts]
+        for y in (x, before):
+            # Where CA lies, and at the size of bonds what stands around it
+            around = (y - y[:, :, CA : CA + 1])[:, :, [0, 2, 3]]
+            seen += [y.flatten(2) / self.scale, around.flatten(2).clamp(-8, 8)]
+        residue, level = self.told(log_snr, cond)
+        pair, _ = self.pairs(x, before, known, cond)
+        h = self.first(torch.cat(seen, -1).to(residue.dtype)) + residue
+        for layer in self.layers:
+            h = layer(h, level, pair, mask)
+        answer = self.head(self.norm(h + level[:, None])).to(x.dtype)
+        return answer.unflatten(-1, (4, 3)) * mask[..., None, None]
