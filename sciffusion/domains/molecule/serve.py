@@ -5,18 +5,14 @@ Under torchrun every process takes its share of the work; the result is the same
 
 from __future__ import annotations
 
-import hashlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.samplers import Sampler
+from sciffusion.domains.jobs import digest, team, terminated
 from sciffusion.domains.molecule.board import Board
 from sciffusion.domains.molecule.domain import MoleculeDomain, atoms_together, draw_coordinates
 from sciffusion.domains.molecule.generate import TOGETHER, Draw
@@ -57,7 +53,7 @@ def serve(
     draw = drawing(denoiser, sampler, config["seed"], device, most_atoms)
     together = TOGETHER.get(device.type, TOGETHER["cpu"])
     identity = {
-        "weights": _digest(denoiser),
+        "weights": digest(denoiser),
         "sampler": config["sampler"],
         "device": device.type,
         "precision": config["precision"],
@@ -81,7 +77,7 @@ def serve_with(
         together: conformers drawn together.
     """
     rank, world = world_size()
-    with Board(silent=rank > 0) as board, _terminated(), _team(world) as barrier:
+    with Board(silent=rank > 0) as board, terminated(), team(world) as barrier:
         job = Job(draw, facts, config, identity or {}, together, board)
         if rank == 0:
             job.begin()
@@ -97,44 +93,3 @@ def serve_with(
         barrier()
         if rank == 0:
             job.finish(count)
-
-
-def _digest(denoiser: torch.nn.Module) -> str:
-    """Of the weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(denoiser.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _team(world: int) -> Iterator[Callable[[], Any]]:
-    """A barrier between the processes of torchrun."""
-    if world == 1:
-        yield lambda: None
-        return
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", timeout=timedelta(days=30))
-    try:
-        yield dist.barrier
-    finally:
-        dist.destroy_process_group()
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that no half file stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(*_: Any) -> None:
-        raise SystemExit(143)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

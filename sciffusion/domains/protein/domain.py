@@ -23,7 +23,7 @@ from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
 from sciffusion.core.spaces import ZeroCoM
 from sciffusion.domains.base import Batch, Domain, Evaluation
-from sciffusion.domains.protein.backbone import Backbone
+from sciffusion.domains.protein.backbone import CA, Backbone
 from sciffusion.domains.protein.data import (
     MULTIPLE,
     UNKNOWN_SS,
@@ -35,8 +35,10 @@ from sciffusion.domains.protein.data import (
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
 
-EXAMPLES = 16
+EXAMPLES = 8
 """Samples shown in reports and previews."""
+SIZE = (200, 180)
+"""Pixels of each."""
 SAID = 0.5
 """Share of chains whose fold is told residue by residue in training; of the others, half are told
 shares."""
@@ -149,7 +151,7 @@ class ProteinDomain(Domain):
         from sciffusion.viz.proteins import backbone_picture
 
         shown = list(samples)[:most]
-        pictures = [backbone_picture(b.coords[:, 1], chain=b.chain) for b in shown]
+        pictures = [backbone_picture(b.coords[:, CA], size=SIZE) for b in shown]
         return picture_grid(pictures)
 
     def serve(

@@ -11,7 +11,8 @@ from sciffusion.domains.protein.model import EquivariantBackbone
 from sciffusion.domains.protein.transformer import TransformerBackbone
 
 SMALL = {
-    "irreps": "16x0e+8x1e", "edge": "8x0e+8x1e", "value": "8x0e+8x1e", "mixed": "4x0e+8x1e", "layers": 2, "heads": 4,
+    "irreps": "16x0e+8x1e", "edge": "8x0e+8x1e", "value": "8x0e+8x1e", "mixed": "4x0e+8x1e",
+    "layers": 2, "heads": 4,
     "pair_dim": 8, "near": 4, "hidden": 8, "radial": 8,
 }  # fmt: skip
 HIGHER = SMALL | {
