@@ -26,7 +26,6 @@ from sciffusion.core import samplers as S
 from sciffusion.core.times import Karras
 from sciffusion.data.order import Ordered
 from sciffusion.domains.base import build_denoiser
-from sciffusion.domains.molecule.data import Splits
 from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
 from sciffusion.domains.molecule.evaluation import draw_ensembles, held_out
 from sciffusion.domains.molecule.geom_protocol import COLUMNS, SAMPLES, geom_protocol

@@ -6,7 +6,6 @@ a few gathers on any device. Graphs come from an Arrow store; RDKit is not neede
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sciffusion.core.cond import Cond
+from sciffusion.data.splits import Splits, hashed, split_by
 from sciffusion.domains.molecule.graph import BOND_FEATURES, MolGraph, Record
 from sciffusion.domains.molecule.store import read_store
 from sciffusion.errors import InputError
@@ -214,44 +214,20 @@ def coordinate_std(records: Iterable[Record]) -> float:
     return (total / count) ** 0.5
 
 
-class Splits:
-    """Records to train on and records to measure against.
-
-    Attributes:
-        train, val: disjoint by scaffold where they come from one store.
-    """
-
-    def __init__(self, train: Sequence[Record], val: Sequence[Record]) -> None:
-        if not train:
-            raise InputError("the store holds no molecule to train on: prepare it again")
-        self.train, self.val = list(train), list(val)
-
-
 class MoleculeSource(Protocol):
     """Where molecules come from."""
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[Record]:
         """Read them."""
         ...
 
 
-def by_scaffold(records: Sequence[Record], share: float) -> Splits:
+def by_scaffold(records: Sequence[Record], share: float) -> Splits[Record]:
     """Split off a share of the scaffolds; molecules without rings count by their own SMILES.
 
     Which side a scaffold falls on depends on the scaffold alone.
     """
-    train, val = [], []
-    for record in records:
-        key = record.graph.scaffold or record.graph.smiles
-        (val if _hashed(key) < share else train).append(record)
-    if not train or not val:  # a handful of molecules: the last stands for the held-out ones
-        train, val = list(records[:-1] or records), list(records[-1:])
-    return Splits(train, val)
-
-
-def _hashed(key: str) -> float:
-    """A number in [0, 1) that follows from the key."""
-    return zlib.crc32(key.encode()) / 2**32
+    return split_by(lambda r: r.graph.scaffold or r.graph.smiles, records, share)
 
 
 class Store:
@@ -289,11 +265,11 @@ class Store:
         for root, part in zip(names, share or [1.0] * len(names), strict=True):
             for record in read_store(root.strip()):
                 small = 1 < len(record.graph) <= (self.largest or len(record.graph))
-                if small and _hashed(f"share {record.graph.smiles}") < part:
+                if small and hashed(f"share {record.graph.smiles}") < part:
                     found.append(record)
         return found
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[Record]:
         """Read them.
 
         Raises:
@@ -316,7 +292,7 @@ class Embedded(Store):
     def __init__(self, val_share: float = 0.1, name: str | None = None) -> None:
         super().__init__("", None, val_share, name=name)
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[Record]:
         from sciffusion.domains.molecule.prepare import embedded_store
 
         self.root = str(embedded_store())

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc as ipc
 
-from sciffusion.atomic import atomic_path
+from sciffusion.data.arrow import ArrowStore
 from sciffusion.domains.molecule.graph import ATOM_FEATURES, BOND_FEATURES, MolGraph, Record
-from sciffusion.errors import InputError
 
 _ARRAYS = {
     "atoms": (pa.uint8(), (-1, len(ATOM_FEATURES))),
@@ -33,6 +31,12 @@ SCHEMA = pa.schema(
     + [("coords", pa.list_(pa.float32())), ("energy", pa.list_(pa.float64()))],
     metadata={"sciffusion": "molecules 1"},
 )
+_STORE = ArrowStore(
+    SCHEMA,
+    absent="is no store of molecules (no part-*.arrow): make one with "
+    "python -m sciffusion.prepare domain=molecule input=FILE out=DIR",
+    foreign="its columns are not those of a molecule store",
+)
 
 
 def write_shard(path: Path, records: Sequence[Record]) -> None:
@@ -48,15 +52,7 @@ def write_shard(path: Path, records: Sequence[Record]) -> None:
         columns["coords"].append(pa.array(record.coords.astype(np.float32).ravel()))
         energy = record.energy if len(record.energy) else np.full(len(record.coords), np.nan)
         columns["energy"].append(pa.array(energy, pa.float64()))
-    arrays = [pa.array(columns[f.name], f.type) for f in SCHEMA]
-    table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    with (
-        atomic_path(path) as temporary,
-        ipc.new_file(
-            str(temporary), SCHEMA, options=ipc.IpcWriteOptions(compression="zstd")
-        ) as file,
-    ):
-        file.write_table(table)
+    _STORE.write(path, columns)
 
 
 def read_store(path: str | Path) -> Iterator[Record]:
@@ -65,25 +61,7 @@ def read_store(path: str | Path) -> Iterator[Record]:
     Raises:
         InputError: there is no store, or a shard cannot be read.
     """
-    root = Path(path)
-    shards = sorted(root.glob("part-*.arrow"))
-    if not shards:
-        raise InputError(
-            f"{root} is no store of molecules (no part-*.arrow): make one with "
-            "python -m sciffusion.prepare domain=molecule input=FILE out=DIR"
-        )
-    for shard in shards:
-        try:
-            with ipc.open_file(str(shard)) as file:
-                table = file.read_all()
-            if table.schema.names != SCHEMA.names:
-                raise ValueError("its columns are not those of a molecule store")
-        except (pa.ArrowInvalid, OSError, ValueError) as error:
-            raise InputError(f"cannot read {shard}: {error}; prepare it again") from error
-        for batch in table.to_batches():
-            columns = {name: batch.column(name) for name in SCHEMA.names}
-            for row in range(batch.num_rows):
-                yield _record({k: v[row] for k, v in columns.items()})
+    return map(_record, _STORE.rows(path))
 
 
 def _record(row: dict[str, pa.Scalar]) -> Record:

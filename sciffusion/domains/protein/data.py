@@ -6,7 +6,6 @@ few gathers on any device. Backbones come from an Arrow store; Biopython is not 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -19,6 +18,7 @@ from torch import Tensor
 from sciffusion import __version__, resources
 from sciffusion.core.rng import Rng
 from sciffusion.data.preparation import locked
+from sciffusion.data.splits import Splits, split_by
 from sciffusion.domains.protein.backbone import CA, Backbone
 from sciffusion.domains.protein.secondary import psea
 from sciffusion.domains.protein.store import read_store, write_shard
@@ -149,39 +149,19 @@ def coordinate_std(backbones: Sequence[Backbone], longest: int | None = None) ->
     return (total / count) ** 0.5
 
 
-class Splits:
-    """Chains to train on and chains to measure against.
-
-    Attributes:
-        train, val: disjoint by cluster where they come from one store.
-    """
-
-    def __init__(self, train: Sequence[Backbone], val: Sequence[Backbone]) -> None:
-        if not train:
-            raise InputError("the store holds no chain to train on: prepare it again")
-        self.train, self.val = list(train), list(val)
-
-
 class ProteinSource(Protocol):
     """Where backbones come from."""
 
     longest: int | None
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[Backbone]:
         """Read them."""
         ...
 
 
-def by_cluster(backbones: Sequence[Backbone], share: float) -> Splits:
+def by_cluster(backbones: Sequence[Backbone], share: float) -> Splits[Backbone]:
     """Split off a share of the clusters; which side one falls on depends on its number alone."""
-    train: list[Backbone] = []
-    val: list[Backbone] = []
-    for backbone in backbones:
-        key = str(backbone.cluster) if backbone.cluster >= 0 else backbone.name
-        (val if zlib.crc32(key.encode()) / 2**32 < share else train).append(backbone)
-    if not train or not val:  # a handful of chains: the last stands for the held-out ones
-        train, val = list(backbones[:-1] or backbones), list(backbones[-1:])
-    return Splits(train, val)
+    return split_by(lambda b: str(b.cluster) if b.cluster >= 0 else b.name, backbones, share)
 
 
 class Store:
@@ -217,7 +197,7 @@ class Store:
         found = [b for root in roots.split(",") for b in read_store(root.strip())]
         return [b for b in found if len(b) <= (self.most or len(b))]
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[Backbone]:
         """Read them.
 
         Raises:
@@ -247,7 +227,7 @@ class Folds(Store):
         super().__init__("", None, val_share, name=name)
         self.count, self.seed = count, seed
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[Backbone]:
         from rich.console import Console
         from rich.progress import Progress
 

@@ -29,6 +29,7 @@ from sciffusion.domains.protein.data import (
     UNKNOWN_SS,
     Chains,
     ProteinSource,
+    Splits,
     coordinate_std,
     crop,
 )
@@ -66,6 +67,14 @@ class ProteinDomain(Domain):
             self.splits, self.longest = source.load(), source.longest
         self._facts = dict(facts) if facts is not None else self._measure()
 
+    @classmethod
+    def of(cls, train: Sequence[Backbone], val: Sequence[Backbone]) -> ProteinDomain:
+        """The domain of chains that are at hand."""
+        found = cls(facts={})
+        found.splits = Splits(train, val)
+        found._facts = found._measure()
+        return found
+
     def _measure(self) -> dict[str, Any]:
         train = self.data.train
         sizes = sorted(min(len(b), self.longest or len(b)) for b in train)
@@ -82,7 +91,7 @@ class ProteinDomain(Domain):
         node = dict(model)
         if node.get("scale", 0) is None:
             node["scale"] = self.facts()["sigma_data"]
-        if node.get("classes") == "data":
+        if node.get("classes") == -1:
             node["classes"] = self.facts()["classes"]
         return build(node)
 

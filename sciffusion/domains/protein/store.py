@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc as ipc
 
-from sciffusion.atomic import atomic_path
+from sciffusion.data.arrow import ArrowStore
 from sciffusion.domains.protein.backbone import ATOMS, Backbone
-from sciffusion.errors import InputError
 
 SCHEMA = pa.schema(
     [
@@ -31,6 +29,12 @@ SCHEMA = pa.schema(
     ],
     metadata={"sciffusion": "proteins 1"},
 )
+_STORE = ArrowStore(
+    SCHEMA,
+    absent="is no store of proteins (no part-*.arrow): make one with "
+    "python -m sciffusion.prepare domain=protein input=FILE out=DIR",
+    foreign="its columns are not those of a protein store",
+)
 
 
 def write_shard(path: Path, records: Sequence[Backbone]) -> None:
@@ -41,8 +45,7 @@ def write_shard(path: Path, records: Sequence[Backbone]) -> None:
     for name in SCHEMA.names[:-1]:
         values = [getattr(b, name) for b in records]
         columns[name] = [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
-    arrays = [pa.array(columns[f.name], f.type) for f in SCHEMA]
-    _write(path, pa.Table.from_arrays(arrays, schema=SCHEMA))
+    _STORE.write(path, columns)
 
 
 def read_store(path: str | Path) -> Iterator[Backbone]:
@@ -51,54 +54,17 @@ def read_store(path: str | Path) -> Iterator[Backbone]:
     Raises:
         InputError: there is no store, or a shard cannot be read.
     """
-    for shard in _shards(path):
-        for batch in _read(shard).to_batches():
-            columns = {name: batch.column(name) for name in SCHEMA.names}
-            for row in range(batch.num_rows):
-                yield _backbone({k: v[row] for k, v in columns.items()})
+    return map(_backbone, _STORE.rows(path))
 
 
 def write_clusters(path: str | Path, clusters: Sequence[int]) -> None:
     """Set the clusters of a store's backbones, given in their order."""
     start = 0
-    for shard in _shards(path):
-        table = _read(shard)
-        mine = pa.array(clusters[start : start + len(table)], pa.int32())
-        at = SCHEMA.get_field_index("cluster")
-        _write(shard, table.set_column(at, SCHEMA.field(at), mine).cast(SCHEMA))
+    for shard in _STORE.shards(path):
+        table = _STORE.read(shard)
+        columns = {name: table[name] for name in SCHEMA.names}
+        _STORE.write(shard, columns | {"cluster": clusters[start : start + len(table)]})
         start += len(table)
-
-
-def _shards(path: str | Path) -> list[Path]:
-    root = Path(path)
-    shards = sorted(root.glob("part-*.arrow"))
-    if not shards:
-        raise InputError(
-            f"{root} is no store of proteins (no part-*.arrow): make one with "
-            "python -m sciffusion.prepare domain=protein input=FILE out=DIR"
-        )
-    return shards
-
-
-def _read(shard: Path) -> pa.Table:
-    try:
-        with ipc.open_file(str(shard)) as file:
-            table = file.read_all()
-        if table.schema.names != SCHEMA.names:
-            raise ValueError("its columns are not those of a protein store")
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise InputError(f"cannot read {shard}: {error}; prepare it again") from error
-    return table
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with (
-        atomic_path(path) as temporary,
-        ipc.new_file(
-            str(temporary), SCHEMA, options=ipc.IpcWriteOptions(compression="zstd")
-        ) as file,
-    ):
-        file.write_table(table)
 
 
 def _backbone(row: dict[str, pa.Scalar]) -> Backbone:

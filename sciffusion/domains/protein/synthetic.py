@@ -202,6 +202,9 @@ def _grown(parts: list[Part], rng: np.random.Generator) -> Float[np.ndarray, "l 
                 middle, spread = draws[best].mean(0), 0.8 * draws[best].std(0) + 0.4
                 draws = middle + spread * rng.standard_normal((DRAWS // 3, *middle.shape))
                 draws[:, 0, 0] = angles[-1, 0]
+                # Between two basins of coil, at the end of the chain, there is nothing.
+                coil = np.flatnonzero([len(choices) > 1 for choices in part.residues])
+                draws[:, 1 + coil] = _draw(part.residues, len(draws), rng)[:, coil]
             placed = _placed(_built(draws, turn), standing[-1])
             energy = _energy(part, placed, standing)
             best = energy.argsort(kind="stable")[:KEPT]
