@@ -25,11 +25,12 @@ from sciffusion.atomic import atomic_path
 from sciffusion.core import samplers as S
 from sciffusion.core.times import Karras
 from sciffusion.data.order import Ordered
+from sciffusion.data.splits import Splits
 from sciffusion.domains.base import build_denoiser
 from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
 from sciffusion.domains.molecule.evaluation import draw_ensembles, held_out
 from sciffusion.domains.molecule.geom_protocol import COLUMNS, SAMPLES, geom_protocol
-from sciffusion.domains.molecule.graph import MolGraph
+from sciffusion.domains.molecule.graph import MolGraph, Record
 from sciffusion.domains.molecule.stereo import bonds_kept, obeys
 from sciffusion.io.command import command
 from sciffusion.io.config import compose
@@ -94,7 +95,7 @@ def trained(options: argparse.Namespace, settings: list[str], progress: Any) -> 
 def measured(options: argparse.Namespace, model: Any, progress: Any) -> list[dict[str, Any]]:
     """Figures of held-out molecules at each number of calls."""
     domain, denoiser = model
-    splits: Splits = domain.data
+    splits: Splits[Record] = domain.data
     references = held_out(splits.val, options.molecules, 10)
     counts = [SAMPLES * len(r.coords) for r in references]
     rows = []
