@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -176,3 +177,32 @@ def shown(value: Mapping[str, float], digits: int = 3, scale: float = 1.0) -> st
     """median (low to high)."""
     median, low, high = (f"{scale * value[k]:.{digits}g}" for k in ("median", "low", "high"))
     return f"{median} ({low} to {high})"
+
+
+def growth(sizes: Sequence[float], cost: Sequence[float]) -> float:
+    """Exponent of the cost in the size, least squares on logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(cost), 1)[0])
+
+
+def memory_above(work: Callable[[], Any], device: torch.device) -> float | None:
+    """MiB at the peak of `work` above what is taken before; None if unknown.
+
+    For a process of its own: what one has had and given back hides what comes after.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+
+    def kib(name: str) -> int:
+        lines = status.read_text().splitlines()
+        return next(int(v.split()[1]) for v in lines if v.startswith(name))
+
+    reset.write_text("5")  # the peak begins anew
+    before = kib("VmRSS")
+    work()
+    return (kib("VmHWM") - before) / 2**10

@@ -18,9 +18,18 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from common import interleaved, markdown, ratio, shown, spread, stopwatch, write_result
+from common import (
+    growth,
+    interleaved,
+    markdown,
+    memory_above,
+    ratio,
+    shown,
+    spread,
+    stopwatch,
+    write_result,
+)
 from conformer_sets import molecule_run
 from rdkit import rdBase
 from rdkit.Chem import rdDistGeom
@@ -94,22 +103,7 @@ def peak_memory(options: argparse.Namespace, heavy: int) -> float | None:
     torch.set_num_threads(options.threads)
     ours, graph = Ours(options), molecule(heavy)
     ours.draw([graph])()  # libraries that load at the first call are no cost of size
-    if ours.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        ours.draw([graph] * options.conformers)()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():
-        return None
-    reset.write_text("5")  # the peak begins anew
-    before = _kib(status, "VmRSS")
-    ours.draw([graph] * options.conformers)()
-    return (_kib(status, "VmHWM") - before) / 2**10
-
-
-def _kib(status: Path, name: str) -> int:
-    return next(int(v.split()[1]) for v in status.read_text().splitlines() if v.startswith(name))
+    return memory_above(ours.draw([graph] * options.conformers), ours.device)
 
 
 def fresh_memory(options: argparse.Namespace, heavy: int) -> float | None:
@@ -134,11 +128,6 @@ def timed(ours: Ours, graphs: Sequence[MolGraph], options: argparse.Namespace, l
 
 def unique(graphs: Sequence[MolGraph]) -> list[MolGraph]:
     return list({id(g): g for g in graphs}.values())
-
-
-def growth(sizes: Sequence[int], seconds: Sequence[float]) -> float:
-    """Exponent of the cost in the number of atoms, least squares on logarithms."""
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
 def options_parser() -> argparse.ArgumentParser:

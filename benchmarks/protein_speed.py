@@ -15,12 +15,20 @@ import argparse
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from common import interleaved, markdown, ratio, shown, spread, stopwatch, write_result
+from common import (
+    growth,
+    interleaved,
+    markdown,
+    memory_above,
+    ratio,
+    shown,
+    spread,
+    stopwatch,
+    write_result,
+)
 from e3nn import o3
 from torch import Tensor, nn
 
@@ -141,33 +149,12 @@ def peak_memory(name: str, length: int, residues: int, device: str) -> float | N
     network = network_of(name, where)
     training(network, 32, 32, where)()  # libraries that load at the first call
     work = training(network, length, residues, where)
-    if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():
-        return None
-    reset.write_text("5")  # the peak begins anew
-
-    def kib(name: str) -> int:
-        lines = status.read_text().splitlines()
-        return next(int(v.split()[1]) for v in lines if v.startswith(name))
-
-    before = kib("VmRSS")
-    work()
-    return (kib("VmHWM") - before) / 2**10
+    return memory_above(work, where)
 
 
 def fresh_memory(*arguments: Any) -> float | None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(peak_memory, *arguments).result()
-
-
-def growth(lengths: Sequence[int], seconds: Sequence[float]) -> float:
-    """Exponent of the cost of a chain in its length, least squares on logarithms."""
-    return float(np.polyfit(np.log(lengths), np.log(seconds), 1)[0])
 
 
 def options_parser() -> argparse.ArgumentParser:
