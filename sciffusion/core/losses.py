@@ -178,11 +178,10 @@ class DenoisingLoss(nn.Module):
     ) -> Cond:
         """`cond` with a first thought of x0, for that share of the samples."""
         shown = (rng.uniform("self-condition") < self.self_condition).to(x_t.device).nonzero()[:, 0]
-        if not len(shown):
-            return cond
-        previous = torch.zeros_like(x_t)
-        with torch.no_grad():
-            previous[shown] = denoiser(x_t[shown], t[shown], cond[shown]).x0.to(x_t.dtype)
+        previous = torch.zeros_like(x_t)  # also where none is: one graph to compile
+        if len(shown):
+            with torch.no_grad():
+                previous[shown] = denoiser(x_t[shown], t[shown], cond[shown]).x0.to(x_t.dtype)
         return cond.with_structure(**{PREVIOUS: previous})
 
     def weigh(

@@ -111,16 +111,28 @@ def _strategy(name: str, accelerator: str) -> Strategy | str:
     raise InputError(f"trainer.strategy={name} is not known: auto or ddp")
 
 
+GRAPHS = 64
+"""Graphs of a network at most."""
+
+
 def compile_network(network: torch.nn.Module) -> None:
-    """Compile in place; where there are `layers` of one kind, one of them for all its shapes."""
+    """Compile in place: `layers` of one kind for all shapes, or all of it anew for each shape.
+
+    The latter where the network has `few_shapes`: faster once compiled. Calls without gradients,
+    such as self-conditioning's on some of a batch, are then left as they are: they have many.
+    """
     # Gradients in the types of the forward pass, as without compilation (see `_gradients`)
     torch._functorch.config.backward_pass_autocast = "off"
     layers = getattr(network, "layers", None)
-    if layers is None:
+    if getattr(network, "few_shapes", False):
+        torch._dynamo.config.recompile_limit = GRAPHS
+        plain, fast = network.forward, torch.compile(network.forward, dynamic=False)
+        network.forward = lambda *x: (fast if torch.is_grad_enabled() else plain)(*x)
+    elif layers is None:
         network.compile()
-        return
-    for layer in layers:
-        layer.compile(dynamic=True)
+    else:
+        for layer in layers:
+            layer.compile(dynamic=True)
 
 
 def make_trainer(

@@ -4,19 +4,20 @@ import pytest
 import torch
 from e3nn import o3
 
+from sciffusion.errors import InputError
 from sciffusion.nn.equivariant import (
     IrrepsLinear,
     IrrepsNorm,
     NeighbourProduct,
     SelfProduct,
     blocks_of,
-    couplings,
     flat,
     invariants,
     scaled,
     spherical_harmonics,
     widths,
 )
+from sciffusion.nn.products import neighbour_product
 
 WIDTH = [6, 4, 2]
 IRREPS = o3.Irreps("6x0e + 4x1e + 2x2e")
@@ -51,28 +52,24 @@ def test_harmonics_are_e3nns_and_fade_where_there_is_no_direction():
     assert float(still[0, 1:].abs().max()) == 0
 
 
-def test_neighbour_product_is_e3nns_uvu_product_summed():
-    """With one weight a channel, e3nn's weighted product of every edge, then the sum."""
-    nodes, near = 7, 5
-    layer = NeighbourProduct(WIDTH, 2)
-    blocks, x = features(nodes, near)
-    sh = spherical_harmonics(2, torch.randn(nodes, near, 3))
-    weight = torch.randn(nodes, near, layer.weight_numel)
-    paths = couplings(2, 2, 2)
-    out = o3.Irreps([(WIDTH[a], (c, 1)) for a, _, c in paths])
-    theirs = o3.TensorProduct(
-        IRREPS, o3.Irreps.spherical_harmonics(2, p=1), out,
-        [(a, b, k, "uvu", True) for k, (a, b, _) in enumerate(paths)],
-        irrep_normalization="component", path_normalization="none",
-        shared_weights=False, internal_weights=False,
-    )  # fmt: skip
-    parts = weight.split(WIDTH, -1)
-    each = torch.cat([parts[a] for a, _, _ in paths], -1)
-    expected = theirs(x.flatten(0, 1), sh.flatten(0, 1), each.flatten(0, 1))
-    expected = expected.unflatten(0, (nodes, near)).sum(1)
-    found = layer(blocks, sh, weight)
-    assert [f.shape[-1] for f in found] == layer.width_out
-    assert torch.allclose(flat(found), expected, atol=1e-12)
+@pytest.mark.parametrize("backend", ["e3nn", "cuequivariance"])
+def test_neighbour_product_is_that_of_other_libraries(backend):
+    """e3nn's uvu product and NVIDIA's polynomial couple every edge, then sum; gradients too."""
+    ours, theirs = NeighbourProduct(WIDTH, 2), neighbour_product(WIDTH, 2, backend)
+    blocks, _ = features(7, 5)
+    sh = spherical_harmonics(2, torch.randn(7, 5, 3))
+    weight = torch.randn(7, 5, ours.weight_numel, requires_grad=True)
+    found, expected = flat(ours(blocks, sh, weight)), flat(theirs(blocks, sh, weight))
+    assert [f.shape[-1] for f in theirs(blocks, sh, weight)] == ours.width_out
+    assert torch.allclose(found, expected, atol=1e-12)
+    one, other = (torch.autograd.grad(v.square().sum(), weight)[0] for v in (found, expected))
+    assert torch.allclose(one, other, atol=1e-12)
+    assert not theirs.state_dict()  # weights run on any backend
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(InputError, match="backend=cuda is not known: own, e3nn, cueq"):
+        neighbour_product(WIDTH, 2, "cuda")
 
 
 def test_self_product_of_vectors_is_dot_and_cross():

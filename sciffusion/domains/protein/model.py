@@ -33,7 +33,6 @@ from sciffusion.nn.equivariant import (
     Blocks,
     IrrepsLinear,
     IrrepsNorm,
-    NeighbourProduct,
     SelfProduct,
     added,
     invariants,
@@ -41,6 +40,7 @@ from sciffusion.nn.equivariant import (
     spherical_harmonics,
     widths,
 )
+from sciffusion.nn.products import neighbour_product
 
 REACH = 10.0
 """Angstrom by which vectors between residues are divided."""
@@ -49,10 +49,12 @@ REACH = 10.0
 class Messages(nn.Module):
     """Near residues' features times harmonics of where they lie, weighed by what both are."""
 
-    def __init__(self, width: list[int], edge: list[int], radial: int, hidden: int) -> None:
+    def __init__(
+        self, width: list[int], edge: list[int], radial: int, hidden: int, backend: str
+    ) -> None:
         super().__init__()
         self.send = IrrepsLinear(width, edge)
-        self.product = NeighbourProduct(edge, len(width) - 1)
+        self.product = neighbour_product(edge, len(width) - 1, backend)
         self.own, self.other = nn.Linear(width[0], hidden), nn.Linear(width[0], hidden)
         self.apart, self.place = nn.Linear(radial, hidden), nn.Embedding(PLACES, hidden)
         self.weigh = nn.Linear(hidden, self.product.weight_numel)
@@ -148,13 +150,13 @@ class BackboneLayer(nn.Module):
 
     def __init__(
         self, width: list[int], edge: list[int], value: list[int], mixed: list[int],
-        heads: int, pair: int, radial: int, hidden: int,
+        heads: int, pair: int, radial: int, hidden: int, backend: str,
     ) -> None:  # fmt: skip
         super().__init__()
         self.parts = [sum(width)] * 4 + [width[0]] * 2
         self.norm = IrrepsNorm()
         self.modulate = zero_init(nn.Linear(width[0], sum(self.parts)))
-        self.near = Messages(width, edge, radial, hidden)
+        self.near = Messages(width, edge, radial, hidden, backend)
         self.far = Attention(width, value, heads, pair)
         self.think = Thinking(width, mixed)
         self.move = nn.Linear(width[1], 1, bias=False)
@@ -210,9 +212,11 @@ class EquivariantBackbone(nn.Module):
         radial: Gaussians of a distance.
         classes: of labels; 0 for none.
         scale: spread of the data in Angstrom, sigma_data.
+        backend: of the tensor products, see `nn.products`.
     """
 
     self_conditioned = True
+    few_shapes = True
 
     def __init__(
         self,
@@ -229,6 +233,7 @@ class EquivariantBackbone(nn.Module):
         radial: int = 16,
         classes: int = 0,
         scale: float = 8.0,
+        backend: str = "own",
     ) -> None:
         super().__init__()
         self.width, *parts = (widths(i) for i in (irreps, edge, value, mixed))
@@ -246,7 +251,7 @@ class EquivariantBackbone(nn.Module):
         )
         self.vectors = nn.Linear(2 * Local.vectors + 1, self.width[1], bias=False)
         self.layers = nn.ModuleList(
-            BackboneLayer(self.width, *parts, heads, pair_dim, radial, hidden)
+            BackboneLayer(self.width, *parts, heads, pair_dim, radial, hidden, backend)
             for _ in range(layers)
         )
         self.norm = IrrepsNorm()

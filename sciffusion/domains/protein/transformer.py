@@ -63,6 +63,7 @@ class TransformerBackbone(nn.Module):
     """
 
     self_conditioned = True
+    few_shapes = True
 
     def __init__(
         self,
