@@ -8,6 +8,7 @@ median and quartiles over the rounds.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -111,6 +112,26 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join(lines + ["| " + " | ".join(map(cell, row)) + " |" for row in rows])
+
+
+def kept(name: str, recipe: Any, work: Callable[[], dict] | None) -> dict | None:
+    """What `work` finds, from benchmarks/cache where it was done before; None where it is not.
+
+    Args:
+        name: of the part.
+        recipe: what it follows from, as text.
+        work: None leaves it undone.
+    """
+    digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:10]
+    path = HERE / "cache" / "parts" / f"{name}-{digest}.json"
+    if not path.exists():
+        if work is None:
+            return None
+        text = json.dumps(work())
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+    found: dict = json.loads(path.read_text())
+    return found
 
 
 def bar() -> Progress:

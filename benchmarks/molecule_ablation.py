@@ -11,22 +11,19 @@ that are there.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from common import HERE, bar, markdown, write_result
+from common import bar, kept, markdown, write_result
+from rich.progress import Progress
+from training import trained
 
-from sciffusion.atomic import atomic_path
 from sciffusion.core import samplers as S
+from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.times import Karras
-from sciffusion.data.order import Ordered
 from sciffusion.data.splits import Splits
-from sciffusion.domains.base import build_denoiser
 from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
 from sciffusion.domains.molecule.evaluation import draw_ensembles, held_out
 from sciffusion.domains.molecule.geom_protocol import COLUMNS, SAMPLES, geom_protocol
@@ -35,7 +32,6 @@ from sciffusion.domains.molecule.stereo import bonds_kept, obeys
 from sciffusion.io.command import command
 from sciffusion.io.config import compose
 from sciffusion.metrics.bootstrap import mean_interval
-from sciffusion.training.fit import make_module
 
 ODE = "sampler=dpmpp_points"
 FLOW = ["schedule=flow", "loss=flow_rigid", "space=harmonic", ODE]
@@ -56,45 +52,24 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
 """What it is, and the settings that make it."""
 
 
-def trained(options: argparse.Namespace, settings: list[str], progress: Any) -> tuple[Any, dict]:
-    """(domain and denoiser with averaged weights, what the training was)."""
+def trained_variant(
+    options: argparse.Namespace, settings: list[str], progress: Progress
+) -> tuple[MoleculeDomain, Denoiser, dict[str, Any]]:
+    """(domain, denoiser with averaged weights, what the training was)."""
     config = compose(
         "train",
         ["domain=molecule", "data=store", f"data.root={options.store}", f"seed={options.seed}",
          "trainer.accelerator=cpu", f"trainer.batch_size={options.batch}", *settings],
     )  # fmt: skip
     domain = MoleculeDomain(config["data"])
-    module = make_module(domain, config)
-    optimizer = module.configure_optimizers()
-    stream = Ordered(domain.train_set(), options.seed, options.batch)
-    budget, spent, step, losses = 60 * options.minutes, 0.0, 0, []
-    task = progress.add_task("training", total=budget)
-    while spent < budget:
-        start = time.process_time()
-        batch = stream.__getitems__(list(range(step * options.batch, (step + 1) * options.batch)))
-        for group in optimizer.param_groups:
-            group["lr"] = module.rate(int(1e6 * spent / budget), 10**6) * min(1, (step + 1) / 100)
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-            loss = module.loss_of(batch, step).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), config["trainer"]["clip"])
-        optimizer.step()
-        module.ema.update(module.denoiser.network)
-        losses.append(float(loss.detach()))
-        taken = time.process_time() - start
-        spent, step = spent + taken, step + 1
-        progress.update(task, advance=taken, description=f"training, loss {losses[-1]:.3f}")
-    denoiser = build_denoiser(domain, config)
-    denoiser.network.load_state_dict(module.denoiser.network.state_dict() | module.ema.shadow)
-    parameters = sum(p.numel() for p in denoiser.network.parameters())
-    about = {"steps": step, "loss": float(np.mean(losses[-100:])), "parameters": parameters}
-    return (domain, denoiser.eval()), about
+    found = trained(domain, config, progress, seconds=60 * options.minutes, bf16=options.bf16)
+    return domain, *found
 
 
-def measured(options: argparse.Namespace, model: Any, progress: Any) -> list[dict[str, Any]]:
+def measured(
+    options: argparse.Namespace, domain: MoleculeDomain, denoiser: Denoiser, progress: Progress
+) -> list[dict[str, Any]]:
     """Figures of held-out molecules at each number of calls."""
-    domain, denoiser = model
     splits: Splits[Record] = domain.data
     references = held_out(splits.val, options.molecules, 10)
     counts = [SAMPLES * len(r.coords) for r in references]
@@ -177,18 +152,18 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
     results = {}
     with bar() as progress:
-        for name, (_, settings) in VARIANTS.items():
+        for name, (title, settings) in VARIANTS.items():
             recipe = {k: v for k, v in vars(options).items() if k not in ("only", "name")}
-            digest = hashlib.sha256(repr((settings, recipe)).encode()).hexdigest()[:10]
-            path = HERE / "cache" / "ablation" / f"{name}-{digest}.json"
-            if not path.exists() and name in (options.only or VARIANTS):
-                progress.log(VARIANTS[name][0])
-                model, about = trained(options, settings, progress)
-                found = about | {"settings": settings, "rows": measured(options, model, progress)}
-                with atomic_path(path) as temporary:
-                    temporary.write_text(json.dumps(found))
-            if path.exists():
-                results[name] = json.loads(path.read_text())
+
+            def work(title: str = title, settings: list[str] = settings) -> dict:
+                progress.log(title)
+                *model, about = trained_variant(options, settings, progress)
+                return about | {"settings": settings, "rows": measured(options, *model, progress)}
+
+            wanted = name in (options.only or VARIANTS)
+            found = kept(name, (settings, recipe), work if wanted else None)
+            if found is not None:
+                results[name] = found
     text = page(results, options)
     settings = vars(options) | {"store": options.store.rpartition("/")[2]}
     path = write_result(options.name, settings, {"variants": results}, text)

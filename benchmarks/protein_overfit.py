@@ -10,7 +10,6 @@ protein asked for over N, CA, C and O (Kabsch, never reflected), and that to its
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,52 +17,35 @@ import numpy as np
 import torch
 from common import bar, markdown, write_result
 from rich.progress import Progress
+from training import trained
 
 from sciffusion.core import samplers as S
+from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.geometry import kabsch
 from sciffusion.core.times import Karras
-from sciffusion.data.order import Ordered
-from sciffusion.domains.base import build_denoiser
 from sciffusion.domains.protein.backbone import Backbone
 from sciffusion.domains.protein.domain import ProteinDomain
 from sciffusion.domains.protein.store import read_store
 from sciffusion.errors import InputError
 from sciffusion.io.command import command
 from sciffusion.io.config import compose
-from sciffusion.training.fit import make_module
 
 MIRROR = torch.tensor([1.0, 1.0, -1.0])
 
 
-def learned(proteins: list[Backbone], options: argparse.Namespace, progress: Progress) -> Any:
+def learned(
+    proteins: list[Backbone], options: argparse.Namespace, progress: Progress
+) -> tuple[ProteinDomain, Denoiser, float]:
     """(domain, denoiser with averaged weights, seconds) after the training."""
     config = compose(
         "train",
         ["domain=protein", "data=backbones", "data.root=none", f"seed={options.seed}",
-         "model.classes=-1", f"trainer.steps={options.steps}",
-         f"trainer.batch_size={options.batch}", "drop_condition=0", "trainer.ema_decay=0.99"],
+         "model.classes=-1", f"trainer.batch_size={options.batch}", "drop_condition=0",
+         "trainer.ema_decay=0.99"],
     )  # fmt: skip
     domain = ProteinDomain.of(proteins, proteins)
-    module = make_module(domain, config)
-    optimizer = module.configure_optimizers()
-    stream = Ordered(domain.train_set(), options.seed, options.batch)
-    task = progress.add_task(f"{len(proteins)} by heart", total=options.steps)
-    start = time.perf_counter()
-    for step in range(options.steps):
-        rows = range(step * options.batch, (step + 1) * options.batch)
-        batch = stream.__getitems__(list(rows))
-        for group in optimizer.param_groups:
-            group["lr"] = module.rate(step, options.steps)
-        loss = module.loss_of(batch, step).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), config["trainer"]["clip"])
-        optimizer.step()
-        module.ema.update(module.denoiser.network)
-        progress.update(task, advance=1, description=f"loss {float(loss.detach()):.3f}")
-    denoiser = build_denoiser(domain, config)
-    denoiser.network.load_state_dict(module.denoiser.network.state_dict() | module.ema.shadow)
-    return domain, denoiser.eval(), time.perf_counter() - start
+    denoiser, about = trained(domain, config, progress, steps=options.steps)
+    return domain, denoiser, about["seconds"]
 
 
 def rmsd(x: torch.Tensor, truth: torch.Tensor) -> list[float]:

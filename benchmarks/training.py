@@ -1,0 +1,69 @@
+"""A domain's own recipe in this process: so many steps, or so many seconds of processor time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from sciffusion.core.denoiser import Denoiser
+from sciffusion.data.order import Ordered
+from sciffusion.domains.base import Domain, build_denoiser
+from sciffusion.training.fit import make_module
+
+WARMUP = 100
+"""Steps, where the learning rate follows the time that is spent."""
+
+
+def trained(
+    domain: Domain,
+    config: Mapping[str, Any],
+    progress: Progress,
+    steps: int | None = None,
+    seconds: float | None = None,
+    bf16: bool = False,
+) -> tuple[Denoiser, dict[str, Any]]:
+    """(denoiser with averaged weights, what the training was); give `steps` or `seconds`."""
+    config = dict(config)
+    batch_size, seed = config["trainer"]["batch_size"], config["seed"]
+    module = make_module(domain, config)
+    optimizer = module.configure_optimizers()
+    stream = Ordered(domain.train_set(), seed, batch_size)
+    began, spent, step, losses = time.perf_counter(), 0.0, 0, []
+    task = progress.add_task("training", total=steps or seconds)
+    while step < steps if steps else spent < (seconds or 0):
+        start = time.process_time()
+        batch = stream.__getitems__(list(range(step * batch_size, (step + 1) * batch_size)))
+        if steps:
+            rate = module.rate(step, steps)
+        else:  # the share of the time that is gone is that of the steps
+            warm = min(1.0, (step + 1) / WARMUP)
+            rate = module.rate(int(1e6 * spent / (seconds or 1)), 10**6) * warm
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = module.loss_of(batch, step).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), config["trainer"]["clip"])
+        optimizer.step()
+        module.ema.update(module.denoiser.network)
+        losses.append(float(loss.detach()))
+        taken = time.process_time() - start
+        spent, step = spent + taken, step + 1
+        progress.update(
+            task, advance=1 if steps else taken, description=f"training, loss {losses[-1]:.3f}"
+        )
+    denoiser = build_denoiser(domain, config)
+    denoiser.network.load_state_dict(module.denoiser.network.state_dict() | module.ema.shadow)
+    about = {
+        "steps": step,
+        "loss": float(np.mean(losses[-100:])),
+        "parameters": sum(p.numel() for p in denoiser.network.parameters()),
+        "seconds": time.perf_counter() - began,
+    }
+    return denoiser.eval(), about
