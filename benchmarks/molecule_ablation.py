@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import bar, kept, markdown, write_result
+from common import markdown, write_result
 from rich.progress import Progress
-from training import trained
+from training import each_variant, trained
 
 from sciffusion.core import samplers as S
 from sciffusion.core.denoiser import Denoiser
@@ -149,21 +149,12 @@ def options_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     options = options_parser().parse_args(arguments)
-    torch.set_num_threads(1)
-    results = {}
-    with bar() as progress:
-        for name, (title, settings) in VARIANTS.items():
-            recipe = {k: v for k, v in vars(options).items() if k not in ("only", "name")}
 
-            def work(title: str = title, settings: list[str] = settings) -> dict:
-                progress.log(title)
-                *model, about = trained_variant(options, settings, progress)
-                return about | {"settings": settings, "rows": measured(options, *model, progress)}
+    def work(settings: list[str], progress: Progress) -> dict[str, Any]:
+        *model, about = trained_variant(options, settings, progress)
+        return about | {"rows": measured(options, *model, progress)}
 
-            wanted = name in (options.only or VARIANTS)
-            found = kept(name, (settings, recipe), work if wanted else None)
-            if found is not None:
-                results[name] = found
+    results = each_variant(VARIANTS, options, "molecule", work)
     text = page(results, options)
     settings = vars(options) | {"store": options.store.rpartition("/")[2]}
     path = write_result(options.name, settings, {"variants": results}, text)

@@ -14,10 +14,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from common import bar, kept, markdown, write_result
+from common import markdown, write_result
 from rich.progress import Progress
-from training import trained
+from training import each_variant, trained
 
 from sciffusion.domains.protein.domain import ProteinDomain
 from sciffusion.domains.protein.generate import Generator
@@ -61,7 +60,7 @@ def measured(options: argparse.Namespace, settings: list[str], progress: Progres
     how = {"pairs": 0, "novelty": 0, "workers": 1}
     table = evaluate_backbones(samples, domain.data.val, domain.data.train, how)
     rows = {row.name: vars(row) for row in table.rows if row.name in COLUMNS}
-    return about | {"settings": settings, "title": table.title, "rows": rows}
+    return about | {"title": table.title, "rows": rows}
 
 
 def page(results: dict[str, dict], options: argparse.Namespace) -> str:
@@ -103,20 +102,9 @@ def options_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     options = options_parser().parse_args(arguments)
-    torch.set_num_threads(1)
-    results = {}
-    with bar() as progress:
-        for name, (title, settings) in VARIANTS.items():
-            recipe = {k: v for k, v in vars(options).items() if k not in ("only", "name")}
-
-            def work(title: str = title, settings: list[str] = settings) -> dict:
-                progress.log(title)
-                return measured(options, settings, progress)
-
-            wanted = name in (options.only or VARIANTS)
-            found = kept(f"protein-{name}", (settings, recipe), work if wanted else None)
-            if found is not None:
-                results[name] = found
+    results = each_variant(
+        VARIANTS, options, "protein", lambda settings, bar: measured(options, settings, bar)
+    )
     text = page(results, options)
     stores = {k: getattr(options, k).rpartition("/")[2] for k in ("store", "val")}
     path = write_result(options.name, vars(options) | stores, {"variants": results}, text)

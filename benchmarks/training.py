@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from common import bar, kept
 from rich.progress import Progress
 
 from sciffusion.core.denoiser import Denoiser
@@ -67,3 +69,34 @@ def trained(
         "seconds": time.perf_counter() - began,
     }
     return denoiser.eval(), about
+
+
+def each_variant(
+    variants: Mapping[str, tuple[str, list[str]]],
+    options: argparse.Namespace,
+    prefix: str,
+    work: Callable[[list[str], Progress], dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """What `work` finds for each variant's settings, where asked (`only`) or done before.
+
+    Args:
+        variants: what each is, and its settings.
+        options: with `only`; the others are the recipe.
+        prefix: of the files in the cache.
+        work: given the settings and a progress bar.
+    """
+    torch.set_num_threads(1)
+    results = {}
+    recipe = {k: v for k, v in vars(options).items() if k not in ("only", "name")}
+    with bar() as progress:
+        for name, (title, settings) in variants.items():
+
+            def told(title: str = title, settings: list[str] = settings) -> dict[str, Any]:
+                progress.log(title)
+                return {"settings": settings} | work(settings, progress)
+
+            wanted = name in (options.only or variants)
+            found = kept(f"{prefix}-{name}", (settings, recipe), told if wanted else None)
+            if found is not None:
+                results[name] = found
+    return results
