@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from common import markdown, write_result
@@ -102,9 +103,7 @@ def options_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     options = options_parser().parse_args(arguments)
-    results = each_variant(
-        VARIANTS, options, "protein", lambda settings, bar: measured(options, settings, bar)
-    )
+    results = each_variant(VARIANTS, options, "protein", partial(measured, options))
     text = page(results, options)
     stores = {k: getattr(options, k).rpartition("/")[2] for k in ("store", "val")}
     path = write_result(options.name, vars(options) | stores, {"variants": results}, text)
