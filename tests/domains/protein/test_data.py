@@ -1,11 +1,14 @@
 """Training data: passes by cluster, crops, batches of like size, folds that are told."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from support.backbones import made
+from support.protein_run import SMALL
 
 from sciffusion.core.rng import Rng
 from sciffusion.data.order import Ordered
@@ -155,3 +158,20 @@ def test_requests_and_what_comes_of_them(tmp_path):
     assert len(d.join([back, back])) == 6
     with pytest.raises(InputError, match="at least one"):
         d.prior_cond(torch.arange(1), {"lengths": [[0]]})
+
+
+def test_training_from_a_store_needs_neither_biopython_nor_rdkit(tmp_path):
+    """Machines to train on have torch, e3nn and Arrow; files are read elsewhere."""
+    write_shard(tmp_path / "part-00000.arrow", [made(24, seed=k) for k in range(4)])
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['Bio', 'rdkit', 'tmtools']));"
+        "from sciffusion.train import main; main(sys.argv[1:])"
+    )
+    settings = [
+        "domain=protein", "data=backbones", f"data.root={tmp_path}", "data.val_share=0.5",
+        "trainer.steps=1", "trainer.batch_size=2", "trainer.picture_every=0", *SMALL,
+        f"run={tmp_path / 'run'}",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, *settings], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()
