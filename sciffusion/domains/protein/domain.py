@@ -33,6 +33,7 @@ from sciffusion.domains.protein.data import (
     coordinate_std,
     crop,
 )
+from sciffusion.domains.protein.secondary import psea
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
 
@@ -40,9 +41,11 @@ EXAMPLES = 8
 """Samples shown in reports and previews."""
 SIZE = (200, 180)
 """Pixels of each."""
-SAID = 0.5
-"""Share of chains whose fold is told residue by residue in training; of the others, half are told
-shares."""
+SAID, SHARED = 0.3, 0.6
+"""Share of chains whose fold is told residue by residue in training, and of those that are told
+shares of helix and strand, as samples are by default; the others are told nothing."""
+KNOWN = 512
+"""Chains whose length and shares are kept to draw from, at most."""
 
 
 class ProteinDomain(Domain):
@@ -83,6 +86,7 @@ class ProteinDomain(Domain):
             "largest": sizes[-1],
             "lengths": [sizes[round(q * (len(sizes) - 1))] for q in np.linspace(0, 1, EXAMPLES)],
             "classes": len({b.cluster for b in train}),
+            "folds": known_folds(train, self.longest),
         }
 
     def network(self, model: Mapping[str, Any], learned_variance: bool) -> nn.Module:
@@ -108,7 +112,7 @@ class ProteinDomain(Domain):
             x = x @ random_rotations(rng, "augment", x.dtype).mT[:, None]
             said = rng.uniform("say fold")
             codes = torch.where((said < SAID)[:, None], codes, UNKNOWN_SS)
-            told = (said >= SAID) & (said < (1 + SAID) / 2)
+            told = (said >= SAID) & (said < SAID + SHARED)
             content = torch.where(told[:, None], content, -1.0)
         structure = {k: batch[k] for k in ("mask", "residue", "chain")}
         condition = {"secondary": codes, "content": content, "label": batch["label"]}
@@ -120,7 +124,7 @@ class ProteinDomain(Domain):
         """Sample i has the chains `request["lengths"][i]`, e.g. [60] or [40, 40].
 
         `request` may also say `secondary` (codes of all residues, a sample each), `content`
-        (helix, strand) and `label`. By default lengths are those of the training data.
+        (helix, strand: a sample each) and `label`. By default lengths are those of the training data.
         """
         known = [[n] for n in self.facts()["lengths"]]
         asked: Sequence[Sequence[int]] = request.get("lengths") or known
@@ -136,7 +140,8 @@ class ProteinDomain(Domain):
                 codes[row, : len(said)] = said
             condition["secondary"] = codes
         if (content := request.get("content")) is not None:
-            condition["content"] = torch.tensor(content).float().expand(len(sizes), 2)
+            told = [content[i % len(content)] for i in index.tolist()]
+            condition["content"] = torch.tensor(told).float()
         if (label := request.get("label")) is not None:
             condition["label"] = torch.full((len(sizes),), int(label))
         return (longest, 4, 3), Cond(structure, condition)
@@ -184,6 +189,22 @@ class ProteinDomain(Domain):
         from sciffusion.domains.protein.evaluation import evaluate
 
         return evaluate(self, denoiser, sampler, settings, device)
+
+
+def known_folds(
+    backbones: Sequence[Backbone], longest: int | None = None
+) -> list[tuple[int, float, float]]:
+    """(residues, helix, strand) of one chain a cluster, by length, every so many of them.
+
+    Those that would be cropped are left out where others are not: a part of a fold is no fold.
+    """
+    whole = [b for b in backbones if len(b) <= (longest or len(b))] or list(backbones)
+    first = {b.cluster if b.cluster >= 0 else f"alone {k}": b for k, b in enumerate(whole)}
+    found = []
+    for b in sorted(first.values(), key=lambda b: (len(b), b.name)):
+        codes = psea(b.coords[:, CA], b.joined)
+        found.append((len(b), *(round(float((codes == k).mean()), 3) for k in (1, 2))))
+    return found[:: -(-len(found) // KNOWN)]
 
 
 def contents(codes: Int[Tensor, "b l"], mask: Tensor) -> Float[Tensor, "b 2"]:

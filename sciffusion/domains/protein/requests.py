@@ -29,6 +29,8 @@ CODES = {**{letter: code for code, letter in enumerate(LETTERS)}, "C": 0, "X": U
 CODES["-"] = UNKNOWN_SS
 NOISE = 5.0
 """Angstrom of noise that a given structure is varied with by default."""
+LIKE = 24
+"""Training chains nearest in length that a sample's shares of helix and strand are drawn from."""
 SECONDS = {"strand": (0.36, 0.51), "helix": (0.57, 1.38)}
 """Share of one, by that of the other, in PDB chains of 40 to 256 residues: a - b x, at least 0."""
 Range = tuple[int, int]
@@ -51,6 +53,7 @@ class Settings:
     helix: float | None = None
     strand: float | None = None
     label: int | str | None = None
+    typical: bool = True
     guidance: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, math.inf)
     temperature: float | None = None
@@ -97,12 +100,6 @@ class Settings:
             raise InputError(f"ss= says the fold of every residue: leave {shares[0]}= out")
         if not _number(self.guidance, -math.inf, math.inf):
             raise InputError(f"guidance.scale={self.guidance} must be a number; 1 is none")
-        told = self.ss is not None or self.label is not None or bool(shares)
-        if self.guidance != 1 and not told:
-            raise InputError(
-                f"guidance.scale={self.guidance:g} needs something to guide to: ss=, helix=, "
-                "strand= or label="
-            )
         if self.label is not None and not re.fullmatch(r"\d{1,9}", str(self.label)):
             raise InputError(f"label={self.label} must be the number of a class")
 
@@ -146,6 +143,13 @@ class Request:
         if longest * copies > MOST_RESIDUES:
             raise InputError(
                 f"length={settings.length}: {longest * copies} residues; at most {MOST_RESIDUES}"
+            )
+
+        told = (self.secondary, self.content, settings.label)
+        if settings.guidance != 1 and all(what is None for what in told):
+            raise InputError(
+                f"guidance.scale={settings.guidance:g} needs something to guide to: ss=, helix=, "
+                "strand= or label="
             )
 
     def _fit(self, codes: list[Int[Tensor, " l"]]) -> None:
@@ -194,16 +198,29 @@ class Request:
         """Residues of each sample."""
         return [sum(c) for c in self.chains]
 
-    @property
-    def content(self) -> tuple[float, float] | None:
-        """Shares of (helix, strand); the one that is not said is as in real chains."""
-        helix, strand = self.settings.helix, self.settings.strand
-        if helix is None and strand is None:
+    @cached_property
+    def content(self) -> list[tuple[float, float]] | None:
+        """Shares of (helix, strand) that each sample is told; None for nothing.
+
+        The one that is not said is as in real chains. Where nothing at all is said, a sample is
+        told the shares of a training chain of about its length: these are what a denoiser that must
+        guess them gets wrong first.
+        """
+        said = self.settings
+        if said.helix is not None or said.strand is not None:
+            helix = _second("helix", said.strand) if said.helix is None else said.helix
+            strand = _second("strand", said.helix) if said.strand is None else said.strand
+            return [(helix, strand)]
+        folds = self.facts.get("folds")
+        free = not said.typical or said.label is not None or self.origin is not None
+        if free or self.secondary is not None or not folds:
             return None
-        return (
-            _second("helix", strand) if helix is None else helix,
-            _second("strand", helix) if strand is None else strand,
-        )
+        size = torch.tensor([row[0] for row in folds])
+        length = torch.tensor([chains[0] for chains in self.chains])
+        like = (size - length[:, None]).abs().argsort(dim=1, stable=True)[:, :LIKE]
+        u = Rng(said.seed, torch.arange(self.total)).uniform("content")
+        rows = like.gather(1, (u * like.shape[1]).long()[:, None])[:, 0].tolist()
+        return [(folds[row][1], folds[row][2]) for row in rows]
 
     @property
     def prior(self) -> dict[str, Any]:

@@ -75,16 +75,29 @@ def test_secondary_structure():
 
 def test_what_is_not_said_of_the_content_is_as_in_real_chains():
     assert request(length=9).content is None
-    assert request(length=9, helix=0.3, strand=0.2).content == (0.3, 0.2)
-    helix, strand = request(length=9, helix=0.9).content
+    assert request(length=9, helix=0.3, strand=0.2).content == [(0.3, 0.2)]
+    ((helix, strand),) = request(length=9, helix=0.9).content
     assert (helix, strand) == (0.9, 0)
-    helix, strand = request(length=9, helix=0.0).content
+    ((helix, strand),) = request(length=9, helix=0.0).content
     assert 0.3 < strand < 0.4  # measured: 0.36 in chains of under 10% helix
     for share in np.linspace(0, 1, 11):
         for name in ("helix", "strand"):
-            both = request(length=9, **{name: float(share)}).content
+            (both,) = request(length=9, **{name: float(share)}).content
             assert min(both) >= 0
             assert sum(both) <= 1 + 1e-12
+
+
+def test_where_nothing_is_said_shares_are_those_of_training_chains_of_like_length():
+    folds = [(40, 0.8, 0.0)] * 30 + [(90, 0.1, 0.5)] * 15 + [(90, 0.5, 0.1)] * 15
+    facts = FACTS | {"folds": folds}
+    short = Request(Settings(n=50, length=45), facts).content
+    assert set(short) == {(0.8, 0.0)}
+    long = Request(Settings(n=400, length=90), facts).content
+    assert set(long) == {(0.1, 0.5), (0.5, 0.1)}
+    assert abs(sum(row == (0.5, 0.1) for row in long) / 400 - 9 / 24) < 0.1
+    assert Request(Settings(n=7, length=90), facts).content == long[:7]  # the sample's own
+    for settings in ({"typical": False}, {"ss": "H" * 90}, {"label": 1}):
+        assert Request(Settings(n=5, length=90, **settings), facts).content is None
 
 
 def test_beyond_what_it_was_trained_on():
@@ -122,7 +135,7 @@ def test_beyond_what_it_was_trained_on():
         ({"n": 2.5}, "n=2.5"),
         ({"seed": "x"}, "seed=x"),
         ({"label": "x"}, "label=x"),
-        ({"guidance": 2.0}, "guidance.scale=2"),
+        ({"guidance": 2.0, "typical": False}, "guidance.scale=2"),
         ({"temperature": -1}, "temperature=-1"),
         ({"temperature": "hot"}, "temperature=hot"),
         ({"noise": 3.0}, "from=FILE"),
