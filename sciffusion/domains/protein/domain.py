@@ -124,7 +124,8 @@ class ProteinDomain(Domain):
         """Sample i has the chains `request["lengths"][i]`, e.g. [60] or [40, 40].
 
         `request` may also say `secondary` (codes of all residues, a sample each), `content`
-        (helix, strand: a sample each) and `label`. By default lengths are those of the training data.
+        (helix, strand: a sample each) and `label`. By default lengths are those of the training
+        data.
         """
         known = [[n] for n in self.facts()["lengths"]]
         asked: Sequence[Sequence[int]] = request.get("lengths") or known
