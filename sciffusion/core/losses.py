@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import PREVIOUS, Denoiser, Prediction
-from sciffusion.core.geometry import centre, kabsch
+from sciffusion.core.fourier import Fourier, c_noise
+from sciffusion.core.geometry import centre, full_precision, kabsch
 from sciffusion.core.parameterization import Coefficients, times
 from sciffusion.core.rng import Rng
 from sciffusion.core.times import TimeDistribution, Uniform
@@ -83,25 +84,24 @@ class ClippedInverseSquare(Weighting):
         return c.t.clamp_min(self.t_min) ** -2
 
 
-class Uncertainty(nn.Module):
-    """EDM2's u(sigma): the log of the loss expected at a level (Karras et al. 2024, eq. 14)."""
+class Uncertainty(Fourier):
+    """EDM2's u(sigma), the log of the loss expected at a level (Karras et al. 2024, eq. 14).
 
-    frequencies: Tensor
-    phases: Tensor
+    One linear layer without bias on Fourier features of ln(sigma / alpha) / 4; it begins at 0. Its
+    size is free, unlike that of the paper's network: losses need not be near 1. Not used to sample.
+
+    Args:
+        channels: number of Fourier features.
+    """
 
     def __init__(self, channels: int = 128) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        frequencies = torch.randn(channels, generator=generator)
-        self.register_buffer("frequencies", 2 * math.pi * frequencies)
-        self.register_buffer("phases", 2 * math.pi * torch.rand(channels, generator=generator))
+        super().__init__(channels)
         self.weight = nn.Parameter(torch.zeros(channels))
 
+    @full_precision
     def forward(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """u at c_noise = ln(sigma / alpha) / 4."""
-        noise = (-log_snr.clamp(-40, 40) / 8).to(self.weight.dtype)[:, None]
-        features = math.sqrt(2) * (noise * self.frequencies + self.phases).cos()
-        u: Tensor = features @ self.weight / math.sqrt(len(self.weight))
+        """u, never in half precision: an error of u is one of the loss."""
+        u: Tensor = self.features(c_noise(log_snr)) @ self.weight / math.sqrt(len(self.weight))
         return u
 
 

@@ -6,6 +6,7 @@ import torch
 from sciffusion.core.analytic import gaussian
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import FunctionDenoiser, NetworkDenoiser
+from sciffusion.core.fourier import Fourier, c_noise
 from sciffusion.core.losses import (
     SNR,
     ClippedInverseSquare,
@@ -128,6 +129,22 @@ def test_padding_does_not_change_a_loss():
     mask = torch.arange(6)[None].expand(4, 6) < 3
     padded = loss(denoiser, torch.cat([x0, 0 * x0], 1), Cond({"mask": mask}), rng)
     assert torch.allclose(plain, padded, rtol=1e-5)
+
+
+def test_uncertainty_stays_in_full_precision():
+    net = Uncertainty()
+    torch.nn.init.normal_(net.weight, generator=torch.Generator().manual_seed(0))
+    level = torch.linspace(-8, 8, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(level)
+    assert torch.equal(half, net(level))
+
+
+def test_fourier_features_are_of_unit_magnitude_at_every_level():
+    level = c_noise(torch.tensor([-torch.inf, -8.0, 0.0, 3.0, torch.inf]))
+    assert torch.isfinite(level).all()
+    features = Fourier(8192).features(level)
+    torch.testing.assert_close(features.square().mean(1), torch.ones(5), rtol=0.05, atol=0)
 
 
 def test_uncertainty_is_least_at_the_logarithm_of_the_loss():

@@ -7,7 +7,7 @@ Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", appendi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -116,6 +116,31 @@ class Stage(nn.Module):
         return self.attention(self.block(x, film))
 
 
+def check_size(height: int, width: int, divisor: int) -> None:
+    """Refuse images that a U-Net cannot halve down to its last level.
+
+    Raises:
+        ValueError: with the size and the divisor.
+    """
+    if height % divisor or width % divisor:
+        raise ValueError(
+            f"image size {height} x {width} must be a multiple of {divisor} for a U-Net "
+            f"of {divisor.bit_length()} levels: resize the images or take fewer levels"
+        )
+
+
+def check_levels(attention_levels: Sequence[int], channel_mult: Sequence[int]) -> None:
+    """Refuse attention at levels that do not exist.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if bad := [i for i in attention_levels if not 0 <= i < len(channel_mult)]:
+        raise ValueError(
+            f"attention_levels {bad} do not exist: levels are 0 to {len(channel_mult) - 1}"
+        )
+
+
 class UNet(nn.Module):
     """ADM's U-Net for images of one size or any other its downsampling divides.
 
@@ -153,11 +178,8 @@ class UNet(nn.Module):
         super().__init__()
         self.divisor = 2 ** (len(channel_mult) - 1)
         self.image_size = image_size
-        self._check_size(image_size, image_size)
-        if bad := [i for i in attention_levels if not 0 <= i < len(channel_mult)]:
-            raise ValueError(
-                f"attention_levels {bad} do not exist: levels are 0 to {len(channel_mult) - 1}"
-            )
+        check_size(image_size, image_size, self.divisor)
+        check_levels(attention_levels, channel_mult)
 
         width = 4 * channels
         self.noise_embedding = LogSNREmbedding(width, channels)
@@ -195,13 +217,6 @@ class UNet(nn.Module):
         self.norm_out = GroupNorm(c)
         self.conv_out = zero_init(nn.Conv2d(c, out_channels or in_channels, 3, padding=1))
 
-    def _check_size(self, height: int, width: int) -> None:
-        if height % self.divisor or width % self.divisor:
-            raise ValueError(
-                f"image size {height} x {width} must be a multiple of {self.divisor} for a U-Net "
-                f"of {self.divisor.bit_length()} levels: resize the images or take fewer levels"
-            )
-
     def forward(
         self, x: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], cond: Cond
     ) -> Float[Tensor, "b c_out h w"]:
@@ -215,7 +230,7 @@ class UNet(nn.Module):
         Raises:
             ValueError: height or width is not a multiple of 2^(levels - 1).
         """
-        self._check_size(*x.shape[2:])
+        check_size(*x.shape[2:], self.divisor)
         emb = self.noise_embedding(log_snr)
         if self.label_embedding is not None:
             emb = emb + self.label_embedding(cond, len(x))
@@ -236,15 +251,12 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.norm_out(h))).contiguous()
 
 
-def unet_for_size(in_channels: int, image_size: int, **given: Any) -> UNet:
-    """A U-Net that suits the images: small for 8 to 16 pixels, deeper and wider above.
+def shape_for_size(image_size: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A U-Net's sizes for images: small for 8 to 16 pixels, deeper and wider above.
 
     Args:
-        in_channels, image_size: of the images.
-        given: any other argument of `UNet`; what is not None wins over the choice made here.
-
-    Raises:
-        ValueError: a size that does not halve as often as it must.
+        image_size: pixels of a side.
+        given: what is not None wins over the choice made here.
     """
     given = {k: v for k, v in given.items() if v is not None}
     if image_size <= 16:
@@ -256,4 +268,17 @@ def unet_for_size(in_channels: int, image_size: int, **given: Any) -> UNet:
     chosen |= given
     chosen.setdefault("attention_levels", (len(chosen["channel_mult"]) - 1,))
     chosen.setdefault("head_channels", min(64, chosen["channels"]))
-    return UNet(in_channels, image_size, **chosen)
+    return chosen
+
+
+def unet_for_size(in_channels: int, image_size: int, **given: Any) -> UNet:
+    """A U-Net that suits the images.
+
+    Args:
+        in_channels, image_size: of the images.
+        given: any other argument of `UNet`; what is not None wins over `shape_for_size`.
+
+    Raises:
+        ValueError: a size that does not halve as often as it must.
+    """
+    return UNet(in_channels, image_size, **shape_for_size(image_size, given))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
@@ -17,6 +17,23 @@ from sciffusion.domains.molecule.graph import ATOM_FEATURES
 
 MOST_BONDS = 8
 """Neighbours that an atom is told of: more than any drug-like atom has."""
+
+
+def neighbours_along_bonds(cond: Cond) -> tuple[Int[Tensor, "b n k"], Int[Tensor, "b n k"]]:
+    """(bond codes, neighbours): places without a bond have code 0."""
+    bond = cond.structure["bond"]
+    code, j = bond.topk(min(MOST_BONDS, bond.shape[1]), -1)
+    # Places without a bond name the atom itself: gradients of all would queue up at one atom
+    return code, torch.where(code > 0, j, torch.arange(j.shape[1], device=j.device)[:, None])
+
+
+def pair_codes(
+    cond: Cond, bond: Float[Tensor, "k d"], hops: Float[Tensor, "l d"], side: Float[Tensor, "m d"]
+) -> tuple[Int[Tensor, "b n n"], Float[Tensor, "klm d"]]:
+    """(codes, table) of all combinations: a pair is then looked up once."""
+    s = cond.structure
+    table = (bond[:, None, None] + hops[:, None] + side).flatten(0, 2)
+    return (s["bond"] * len(hops) + s["hops"]) * len(side) + s["side"], table
 
 
 class BondGraph(nn.Module):
@@ -53,11 +70,8 @@ class BondGraph(nn.Module):
         """Atoms that know their neighbourhood."""
         s = cond.structure
         h = torch.stack([e(s["atoms"][..., k]) for k, e in enumerate(self.atoms)]).sum(0)
-        most = min(MOST_BONDS, s["bond"].shape[1])
-        code, j = s["bond"].topk(most, -1)
+        code, j = neighbours_along_bonds(cond)
         bonded = (code > 0)[..., None].to(h.dtype)
-        # Places without a bond name the atom itself: gradients of all would queue up at one atom
-        j = torch.where(code > 0, j, torch.arange(j.shape[1], device=j.device)[:, None])
         edge: Tensor | None = None
         rows = torch.arange(len(h), device=h.device)[:, None, None]
         for part in self.rounds:
@@ -81,13 +95,9 @@ class PairEmbedding(nn.Module):
         self.ends = nn.Linear(atom_dim, 2 * dim)
 
     def forward(self, h: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b dim n n"]:
-        s = cond.structure
         own, other = self.ends(h).mT.chunk(2, 1)
-        # All combinations first: a pair is then looked up once
-        bond, hops, side = self.bond.weight, self.hops.weight, self.side.weight
-        table = (bond[:, None, None] + hops[:, None] + side).flatten(0, 2).to(own.dtype)
-        code = (s["bond"] * len(hops) + s["hops"]) * len(side) + s["side"]
-        known = F.embedding(code, table).permute(0, 3, 1, 2).contiguous()
+        code, table = pair_codes(cond, self.bond.weight, self.hops.weight, self.side.weight)
+        known = F.embedding(code, table.to(own.dtype)).permute(0, 3, 1, 2).contiguous()
         return known + own[..., None] + other[:, :, None]
 
 

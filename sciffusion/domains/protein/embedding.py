@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
@@ -15,6 +15,21 @@ CODES = 4
 """Loop, helix, strand, not said."""
 SHARES = 5
 """Shares of helix and strand, whether each is said, and the length."""
+
+
+def what_is_said(cond: Cond) -> tuple[Int[Tensor, "b l"], Float[Tensor, "b shares"]]:
+    """(fold codes, shares and length); what is not said, or is dropped, as not known."""
+    mask = cond.structure["mask"]
+    b = len(mask)
+    keep = torch.ones(b, dtype=torch.bool, device=mask.device) if cond.keep is None else cond.keep
+    codes = cond.condition.get("secondary")
+    codes = torch.full(mask.shape, CODES - 1, device=mask.device) if codes is None else codes
+    codes = torch.where(keep[:, None], codes, CODES - 1)
+    share = cond.condition.get("content")
+    share = torch.full((b, 2), -1.0, device=mask.device) if share is None else share
+    share = torch.where(keep[:, None], share.float(), -1.0)
+    size = (mask.sum(1, keepdim=True) / 128.0).log()
+    return codes, torch.cat([share.clamp_min(0), (share >= 0).float(), size.to(share)], 1)
 
 
 class Told(nn.Module):
@@ -35,25 +50,21 @@ class Told(nn.Module):
     def forward(
         self, log_snr: Float[Tensor, " b"], cond: Cond
     ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b d"]]:
-        """What is not said, or is dropped (`cond.keep`), is told as not known."""
-        mask = cond.structure["mask"]
-        b = len(mask)
-        keep = (
-            torch.ones(b, dtype=torch.bool, device=mask.device) if cond.keep is None else cond.keep
-        )
-        codes = cond.condition.get("secondary")
-        codes = torch.full(mask.shape, CODES - 1, device=mask.device) if codes is None else codes
-        codes = torch.where(keep[:, None], codes, CODES - 1)
-        share = cond.condition.get("content")
-        share = torch.full((b, 2), -1.0, device=mask.device) if share is None else share
-        share = torch.where(keep[:, None], share.float(), -1.0)
-        size = (mask.sum(1, keepdim=True) / 128.0).log()
-        said = torch.cat([share.clamp_min(0), (share >= 0).float(), size.to(share)], 1)
+        """Both; what is not said, or is dropped (`cond.keep`), is told as not known."""
+        codes, said = what_is_said(cond)
         residue = self.fold(codes)
         level = F.silu(self.noise(log_snr) + self.share(said.to(residue.dtype)))
         if self.label is not None:
-            level = level + self.label(cond, b)
+            level = level + self.label(cond, len(codes))
         return residue, level
+
+
+def both_distances(
+    radial: Radial, x: Float[Tensor, "b l 4 3"], before: Float[Tensor, "b l 4 3"], known: Tensor
+) -> tuple[Float[Tensor, "b l l f"], Float[Tensor, "b l l"], Float[Tensor, "b l l"]]:
+    """(Gaussians of both, distances of CA now, and in the last thought)."""
+    now, then = distances(x[:, :, CA]), distances(before[:, :, CA])
+    return torch.cat([radial(now), radial(then) * known.view(-1, 1, 1, 1)], -1), now, then
 
 
 class Pairs(nn.Module):
@@ -79,8 +90,6 @@ class Pairs(nn.Module):
         cond: Cond,
     ) -> tuple[Float[Tensor, "b l l d"], Float[Tensor, "b l l"]]:
         """(pairs, distances of CA: of the last thought where there is one, else of the noise)."""
-        now = distances(x[:, :, CA])
-        then = distances(before[:, :, CA])
-        seen = torch.cat([self.radial(now), self.radial(then) * known.view(-1, 1, 1, 1)], -1)
+        seen, now, then = both_distances(self.radial, x, before, known)
         pair = self.place(relative_place(cond)) + self.seen(seen.to(self.seen.weight.dtype))
         return self.out(F.silu(pair)), torch.where(known.view(-1, 1, 1), then, now)

@@ -20,6 +20,25 @@ from sciffusion.domains.protein.features import CA, Local, previous
 from sciffusion.nn.attention import attend
 from sciffusion.nn.blocks import zero_init
 
+NUMBERS = 2 * 12 + 2 * 9 + Local.features
+"""What is seen of a residue."""
+
+
+def seen_of_residues(
+    local: Local,
+    x: Float[Tensor, "b l 4 3"],
+    before: Float[Tensor, "b l 4 3"],
+    log_snr: Float[Tensor, " b"],
+    cond: Cond,
+) -> Float[Tensor, "b l f"]:
+    """Invariants of a residue, and where its atoms lie now and lay in the last thought."""
+    seen = [local(x, log_snr, cond)[0]]
+    for y in (x, before):
+        # Where CA lies, and at the size of bonds what stands around it
+        around = (y - y[:, :, CA : CA + 1])[:, :, [0, 2, 3]]
+        seen += [y.flatten(2) / local.scale, around.flatten(2).clamp(-8, 8)]
+    return torch.cat(seen, -1)
+
 
 class PairBiasLayer(nn.Module):
     """Attention with a bias for each pair, then an MLP; both modulated by the noise level."""
@@ -81,8 +100,7 @@ class TransformerBackbone(nn.Module):
         self.scale = scale
         self.local = Local(scale)
         self.told, self.pairs = Told(dim, classes), Pairs(pair_dim, radial)
-        numbers = 2 * 12 + 2 * 9 + Local.features
-        self.first = nn.Sequential(nn.Linear(numbers, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.first = nn.Sequential(nn.Linear(NUMBERS, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.layers = nn.ModuleList(PairBiasLayer(dim, heads, pair_dim) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.head = zero_init(nn.Linear(dim, 12))
@@ -94,15 +112,10 @@ class TransformerBackbone(nn.Module):
         mask = cond.structure["mask"]
         x = centre(x.to(torch.promote_types(x.dtype, torch.float32)), mask) * self.scale
         before, known = previous(cond, x)
-        facts, _ = self.local(x, log_snr, cond)
-        seen = [facts]
-        for y in (x, before):
-            # Where CA lies, and at the size of bonds what stands around it
-            around = (y - y[:, :, CA : CA + 1])[:, :, [0, 2, 3]]
-            seen += [y.flatten(2) / self.scale, around.flatten(2).clamp(-8, 8)]
+        seen = seen_of_residues(self.local, x, before, log_snr, cond)
         residue, level = self.told(log_snr, cond)
         pair, _ = self.pairs(x, before, known, cond)
-        h = self.first(torch.cat(seen, -1).to(residue.dtype)) + residue
+        h = self.first(seen.to(residue.dtype)) + residue
         for layer in self.layers:
             h = layer(h, level, pair, mask)
         answer = self.head(self.norm(h + level[:, None])).to(x.dtype)

@@ -11,6 +11,7 @@ from sciffusion.core.geometry import random_rotations
 from sciffusion.core.rng import Rng
 from sciffusion.domains.molecule.chem import from_mol, from_smiles, parse_smiles
 from sciffusion.domains.molecule.data import Graphs, structure
+from sciffusion.domains.molecule.edm2 import MPConformerTransformer
 from sciffusion.domains.molecule.model import PointTransformer
 from sciffusion.domains.molecule.transformer import ConformerTransformer, stereo_ranks
 
@@ -25,11 +26,13 @@ def awake(network):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in network.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+            p.add_(0.1 * torch.randn(p.shape, generator=generator) if p.ndim else 1.0)  # gains
     return network.eval()
 
 
-@pytest.fixture(scope="module", params=[PointTransformer, ConformerTransformer])
+@pytest.fixture(
+    scope="module", params=[PointTransformer, ConformerTransformer, MPConformerTransformer]
+)
 def network(request):
     torch.manual_seed(0)
     return awake(request.param(**SIZES))

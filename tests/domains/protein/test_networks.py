@@ -7,6 +7,7 @@ from e3nn import o3
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import PREVIOUS
 from sciffusion.domains.protein.domain import layout
+from sciffusion.domains.protein.edm2 import MPTransformerBackbone
 from sciffusion.domains.protein.model import EquivariantBackbone
 from sciffusion.domains.protein.transformer import TransformerBackbone
 
@@ -61,6 +62,7 @@ NETWORKS = [
     lambda: EquivariantBackbone(**SMALL, classes=2),
     lambda: EquivariantBackbone(**HIGHER, classes=2),
     lambda: TransformerBackbone(16, 2, 4, 8, 8, classes=2),
+    lambda: MPTransformerBackbone(16, 2, 4, 8, 8, classes=2),
 ]
 
 
