@@ -1,6 +1,6 @@
 """Likelihood: exactness on known laws, bits of images, and a molecule's Boltzmann averages.
 
-    python benchmarks/likelihood.py [--quick] [--smiles OCCO] [--minutes 8]
+    python benchmarks/likelihood.py [--quick] [--smiles CCCC] [--minutes 6]
 
 1. Known densities: the largest error of log p, in nats, over draws of a mixture and of a centred
    cloud, under several schedules; and data to latent and back.
@@ -162,6 +162,7 @@ def trained_generator(
         "train",
         ["domain=molecule", "data=frames", f"data.smiles={options.smiles}",
          f"data.temperature={options.temperature}", f"data.frames={options.frames}",
+         f"data.chains={options.chains}",
          f"model.dim={options.dim}", "model.pair_dim=16", "model.bond_layers=2",
          f"model.layers={options.layers}", "schedule.sigma_max=10", "loss.times.mean=-1.8",
          "loss.times.std=1.4", f"trainer.batch_size={options.batch}", "optimizer.lr=2e-3",
@@ -178,7 +179,7 @@ def boltzmann(options: argparse.Namespace, progress: Progress) -> dict[str, Any]
     task = progress.add_task("reference dynamics", total=None)
     start = time.perf_counter()
     reference = sampled(
-        graph, 32, options.reference, options.temperature, seed=options.seed + 1000,
+        graph, options.chains, options.reference, options.temperature, seed=options.seed + 1000,
         progress=lambda k: progress.advance(task, k),
     )  # fmt: skip
     seconds = {"reference": time.perf_counter() - start}
@@ -233,7 +234,8 @@ def averages(
             "network": asdict(plain), "reweighted": asdict(weighted_mean(values, log_w)),
         })  # fmt: skip
 
-    add("energy", "kcal/mol", reference_energy, np.where(np.isnan(energy), np.inf, energy))
+    finite = np.isfinite(energy)  # atoms in one place have no energy, and no weight
+    add("energy", "kcal/mol", reference_energy, np.where(finite, energy, energy[finite].max()))
     true, mine = torsions(reference, graph), torsions(drawn.coords, graph)
     curves, weight = {}, normalised(log_w)
     for name in true:
@@ -243,18 +245,22 @@ def averages(
             (np.abs(true[name]) < 120).astype(float),
             (np.abs(mine[name]) < 120).astype(float),
         )
+        few = np.random.default_rng(0).choice(true[name].ravel(), len(log_w))
         of = {
             "reference": histogram(true[name].ravel()), "network": histogram(mine[name]),
             "reweighted": histogram(mine[name], weight),
         }  # fmt: skip
         curves[name] = {k: v.tolist() for k, v in of.items()} | {
-            "js": {k: js_divergence(of[k], of["reference"]) for k in ("network", "reweighted")}
+            "js": {
+                "floor": js_divergence(histogram(few), of["reference"]),
+                **{k: js_divergence(of[k], of["reference"]) for k in ("network", "reweighted")},
+            }
         }
-    sample = np.random.default_rng(0).choice(reference_energy.ravel(), 4000)
-    return {"averages": rows, "torsions": curves, "reference_energy": sample.tolist()}
+    sample = np.random.default_rng(0).choice(reference_energy.ravel(), 4000).tolist()
+    return {"averages": rows, "torsions": curves, "reference_energy": sample}
 
 
-def picture(found: dict[str, Any], title: str) -> None:
+def picture(found: dict[str, Any], title: str, stem: str) -> None:
     """Torsions and energies: reference, network, reweighted."""
     import matplotlib as mpl
 
@@ -279,15 +285,16 @@ def picture(found: dict[str, Any], title: str) -> None:
     axis, shown = axes[-1], np.isfinite(energy) & np.isfinite(log_w)
     weight = normalised(log_w)
     for kind, values, w in (
-        ("reference", true, None), ("network", energy[shown], None),
+        ("reference", true, np.full(len(true), 1 / len(true))),
+        ("network", energy[shown], np.full(shown.sum(), 1 / len(energy))),
         ("reweighted", energy[shown], weight[shown]),
     ):  # fmt: skip
         style = {"color": colours.get(kind, "C1"), "ls": "-" if kind != "network" else "--"}
-        axis.hist(values, bins, weights=w, density=True, histtype="step", label=kind, **style)
-    axis.set(xlabel="MMFF94 energy, kcal/mol", ylabel="density")
+        axis.hist(values, bins, weights=w, histtype="step", label=kind, **style)
+    axis.set(xlabel="MMFF94 energy, kcal/mol", ylabel="share")
     axis.legend(fontsize=8)
     RESULTS.mkdir(exist_ok=True)
-    with atomic_path(RESULTS / "likelihood.png") as temporary:
+    with atomic_path(RESULTS / f"{stem}.png") as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
 
@@ -337,7 +344,10 @@ def boltzmann_page(found: dict[str, Any], options: argparse.Namespace) -> list[s
         for r in found["averages"]
     ]  # fmt: skip
     averages += [
-        [f"JS of torsion {name}, bits", 0.0, curve["js"]["network"], curve["js"]["reweighted"]]
+        [
+            f"JS of torsion {name}, bits (reference: {options.samples} of it)",
+            *(curve["js"][k] for k in ("floor", "network", "reweighted")),
+        ]
         for name, curve in found["torsions"].items()
     ]
     fields = [
@@ -350,11 +360,11 @@ def boltzmann_page(found: dict[str, Any], options: argparse.Namespace) -> list[s
         f"included, {found['degrees']:g} degrees of freedom: {found['steps']} steps of training on "
         f"MMFF94 Langevin frames, {options.samples} samples with exact densities in "
         f"{found['calls']} calls and {found['seconds_of']['samples']:.0f} s. Reference: Langevin "
-        f"with Metropolis turns, 32 chains of {options.reference} frames.",
+        f"with Metropolis turns, {options.chains} chains of {options.reference} frames.",
         markdown(["weighed by", "samples", "effective", "%", "effective, weights truncated"],
                  fields),
         markdown(["average", "reference", "network", "reweighted"], averages),
-        "![torsions and energies](likelihood.png)",
+        f"![torsions and energies]({options.name}.png)",
     ]  # fmt: skip
 
 
@@ -367,10 +377,11 @@ def options_parser() -> argparse.ArgumentParser:
     add("--images", type=int, default=32, help="held-out digits")
     add("--image-minutes", type=float, default=1.0, help="of training")
     add("--bound-steps", type=int, default=250, help="T of the discrete bound")
-    add("--smiles", default="OCCO")
+    add("--smiles", default="CCCC")
     add("--temperature", type=float, default=400.0)
-    add("--frames", type=int, default=400, help="to train on, of each of 32 chains")
-    add("--reference", type=int, default=800, help="frames of each of 32 chains")
+    add("--frames", type=int, default=400, help="to train on, of each chain")
+    add("--chains", type=int, default=32, help="of either Langevin run")
+    add("--reference", type=int, default=800, help="frames of each chain")
     add("--minutes", type=float, default=6.0, help="of training on the molecule")
     add("--dim", type=int, default=48)
     add("--layers", type=int, default=3)
@@ -385,7 +396,7 @@ def options_parser() -> argparse.ArgumentParser:
 
 QUICK = {
     "draws": 20, "images": 3, "image_minutes": 0.05, "bound_steps": 10, "frames": 12,
-    "reference": 20, "minutes": 0.1, "samples": 4, "dim": 16, "layers": 1,
+    "chains": 4, "reference": 20, "minutes": 0.1, "samples": 4, "dim": 16, "layers": 1,
     "tolerance": 1e-2, "sigma_min": 0.1,
 }  # fmt: skip
 
@@ -395,7 +406,9 @@ def main(arguments: Sequence[str]) -> None:
     if options.quick:
         vars(options).update(QUICK, name=f"{options.name}_quick")
     torch.set_num_threads(1)
-    recipe = {k: v for k, v in vars(options).items() if k not in ("only", "name")}
+    asked = {k: v for k, v in vars(options).items() if k not in ("only", "name", "draws", "quick")}
+    of_images = {k: asked.pop(k) for k in ("images", "image_minutes", "bound_steps")}
+    recipes = {"images": of_images, "boltzmann": asked}
     with bar() as progress:
         parts: dict[str, Callable[[argparse.Namespace, Progress], dict[str, Any]]] = {
             "images": images, "boltzmann": boltzmann
@@ -407,9 +420,9 @@ def main(arguments: Sequence[str]) -> None:
             def run(work: Any = work) -> dict[str, Any]:
                 return work(options, progress)
 
-            found[name] = kept(f"likelihood-{name}", recipe, run if wanted else None)
+            found[name] = kept(f"likelihood-{name}", recipes[name], run if wanted else None)
     if found["boltzmann"]:
-        picture(found["boltzmann"], f"{options.smiles}, {options.temperature:g} K")
+        picture(found["boltzmann"], f"{options.smiles}, {options.temperature:g} K", options.name)
     text = page(found, options)
     path = write_result(options.name, vars(options), found, text)
     print(f"{text}\n\nwrote {path} and {path.with_suffix('.md')}")

@@ -59,7 +59,7 @@ def test_backbones_are_walked_back(tmp_path):
     """A backbone of L residues of four atoms: 3 (4 L - 1); the network's own samples return."""
     domain, denoiser, _ = load_model(make_run(tmp_path / "run"))
     shape, cond = domain.prior_cond(torch.arange(2), {"lengths": [[5], [8]]})
-    flow = ProbabilityFlow(denoiser, rtol=1e-3, atol=1e-4, sigma_min=0.1)
+    flow = ProbabilityFlow(denoiser, rtol=1e-5, atol=1e-5, sigma_min=0.1)
     z = denoiser.space.noise(Rng(0, torch.arange(2)), "start", shape, cond)
     x = flow.decode(z, cond)
     back = flow.encode(x, cond)
