@@ -77,6 +77,8 @@ class Domain(ABC):
     """Spaces that fit its data."""
     shown: ClassVar[int] = 100
     """Samples in a report's picture."""
+    level: ClassVar[float | None] = None
+    """Width of a level of discrete data as `encode` scales them; None where data are continuous."""
 
     splits: Any = None
     _facts: dict[str, Any]
@@ -103,6 +105,18 @@ class Domain(ABC):
     @abstractmethod
     def train_set(self) -> Dataset:
         """The records to train on."""
+
+    def held_out(self) -> Dataset:
+        """The records to measure against.
+
+        Raises:
+            InputError: the domain has none.
+        """
+        raise InputError(f"domain={self.name} holds no records out")
+
+    def continuous(self, batch: Batch, rng: Rng) -> tuple[Float[Tensor, "b ..."], Cond]:
+        """(x0, cond) of a batch for its likelihood: discrete data are dequantised."""
+        return self.encode(batch, None)
 
     @abstractmethod
     def encode(self, batch: Batch, rng: Rng | None) -> tuple[Float[Tensor, "b ..."], Cond]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import wraps
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -53,6 +54,21 @@ class Samples:
     times: Float[Tensor, " steps_and_one"]
     nfe: int
     trajectory: list[Float[Tensor, "n ..."]] = field(default_factory=list)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _gradient_where_asked(loop: Callable[P, R]) -> Callable[P, R]:
+    """`torch.no_grad`, but where the call says `grad=True`."""
+
+    @wraps(loop)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.set_grad_enabled(bool(kwargs.get("grad", False))):
+            return loop(*args, **kwargs)
+
+    return wrapped
 
 
 class Sampler(ABC):
@@ -116,7 +132,7 @@ class Sampler(ABC):
         z = self.noise(denoiser, x, "renoise", cond, state)
         return scaled(scale, x) + scaled(var.sqrt(), z)
 
-    @torch.no_grad()
+    @_gradient_where_asked
     def __call__(
         self,
         denoiser: Denoiser,
@@ -134,6 +150,8 @@ class Sampler(ABC):
         trajectory: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        *,
+        grad: bool = False,
     ) -> Samples:
         """Draw samples.
 
@@ -150,6 +168,8 @@ class Sampler(ABC):
             progress: wraps the range of steps, e.g. a progress bar.
             trajectory: keep x after each step.
             dtype, device: of the samples.
+            grad: keep the graph, so that gradients flow from the samples to `x`, to what `cond`
+                holds and to the network's weights.
 
         Raises:
             TypeError: the denoiser does not give what this sampler needs.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sciffusion.core.cond import Cond
-from sciffusion.core.denoiser import Denoiser, State
+from sciffusion.core.denoiser import Denoiser, Prediction, State
+from sciffusion.core.integrate import Parts, dormand_prince
 from sciffusion.core.parameterization import times
 from sciffusion.core.samplers.base import Sampler
 from sciffusion.core.times import Grid
@@ -46,18 +48,28 @@ class Heun(Sampler):
         return x + times(0.5 * (s - t), pred.velocity + other)
 
 
-# Dormand & Prince 1980, RK5(4)7M: nodes, stages, and the fifth minus the fourth order weights.
-_C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-_A: tuple[tuple[float, ...], ...] = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_E = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+def angle(denoiser: Denoiser, t: Tensor) -> Tensor:
+    """phi = atan(sigma / alpha) at time t: 0 is data, pi / 2 is noise."""
+    return torch.atan2(denoiser.schedule.sigma(t), denoiser.schedule.alpha(t))
+
+
+def turning(
+    denoiser: Denoiser,
+    y: Float[Tensor, "b ..."],
+    phi: Float[Tensor, " b"],
+    cond: Cond,
+    state: State | None,
+) -> Float[Tensor, "b ..."]:
+    """dy/dphi = cos(phi) eps - sin(phi) x0 of the sample y = x / sqrt(alpha^2 + sigma^2).
+
+    The probability-flow ODE in the angle (Salimans & Ho 2022): regular at both ends of every
+    schedule.
+    """
+    time = denoiser.schedule.t_of_log_snr(-2 * phi.tan().log())
+    c = denoiser.coefficients(time, y.ndim)
+    pred: Prediction = denoiser(times(c.norm, y), time, cond, state)
+    rows = phi.view(-1, *[1] * (y.ndim - 1))
+    return times(rows.cos(), pred.eps) - times(rows.sin(), pred.x0)
 
 
 class DormandPrince(Sampler):
@@ -94,46 +106,21 @@ class DormandPrince(Sampler):
         self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State
     ) -> Tensor:
         schedule = denoiser.schedule
-        start, end = (torch.atan2(schedule.sigma(v), schedule.alpha(v)) for v in (t, s))
+        start, end = angle(denoiser, t), angle(denoiser, s)
         floor = torch.atan(torch.tensor(self.sigma_min, dtype=torch.float64))
         last = bool(end < floor)
         end = torch.minimum(torch.maximum(end, floor), start) if last else end
 
-        def rows(v: Tensor) -> Tensor:
-            return v.view(-1, *[1] * (x.ndim - 1))
+        def slope(parts: Parts, phi: Tensor) -> Parts:
+            return (turning(denoiser, parts[0], phi, cond, state),)
 
-        def slope(y: Tensor, phi: Tensor) -> Tensor:
-            """v of the normalised sample y at angle phi (B,)."""
-            time = schedule.t_of_log_snr(-2 * phi.tan().log())
-            c = denoiser.coefficients(time, x.ndim)
-            pred = self.predict(denoiser, times(c.norm, y), time, cond, state)
-            return times(rows(phi).cos(), pred.eps) - times(rows(phi).sin(), pred.x0)
+        def size(errors: Parts, before: Parts, after: Parts) -> Tensor:
+            scale = self.atol + self.rtol * torch.maximum(before[0].abs(), after[0].abs())
+            return denoiser.space.mean((errors[0] / scale) ** 2, cond).sqrt()
 
-        batch = x.shape[0]
-        phi = start.to(x.device).expand(batch).clone()
-        goal = end.to(x.device).expand(batch)
         y = times(1 / denoiser.coefficients(t, x.ndim).norm, x)
-        h = (goal - phi) * 0.05
-        first = slope(y, phi)
-        calls = state.nfe
-        while bool((phi > goal).any()):
-            if state.nfe - calls > self.max_calls:
-                raise RuntimeError(f"dopri5: {self.max_calls} calls were not enough; raise rtol")
-            h = torch.maximum(h, goal - phi)  # both are negative: not beyond the goal
-            k = [first]
-            for c_i, a_i in zip(_C[1:], _A[1:], strict=True):
-                move = sum((a * k_j for a, k_j in zip(a_i, k, strict=True)), torch.zeros_like(y))
-                ahead = y + times(rows(h), move)
-                k.append(slope(ahead, phi + c_i * h))
-            error = times(rows(h), sum((e * k_j for e, k_j in zip(_E, k, strict=True)), 0 * y))
-            scale = self.atol + self.rtol * torch.maximum(y.abs(), ahead.abs())
-            norm = denoiser.space.mean((error / scale) ** 2, cond).double().sqrt()
-            take = (norm <= 1) & (phi > goal)
-            y = torch.where(rows(take), ahead, y)
-            first = torch.where(rows(take), k[-1], first)  # the last stage is the next one's first
-            phi = torch.where(take, phi + h, phi)
-            phi = torch.where(take & ((phi - goal).abs() < 1e-12), goal, phi)
-            h = h * (0.9 * norm.clamp_min(1e-10) ** -0.2).clamp(0.2, 5.0)
+        begin, goal = (v.to(x.device).expand(x.shape[0]) for v in (start, end))
+        (y,) = dormand_prince(slope, (y,), begin, goal, size, self.max_calls)
         if last:
             time = schedule.t_of_log_snr(-2 * end.tan().log())
             c = denoiser.coefficients(time, x.ndim)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sciffusion.atomic import atomic_path
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.likelihood import PIXEL, dequantised
 from sciffusion.core.losses import measure_sigma_data
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
@@ -71,6 +72,7 @@ class ImageDomain(Domain):
     """
 
     name = "image"
+    level = PIXEL
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
@@ -113,6 +115,13 @@ class ImageDomain(Domain):
 
     def train_set(self) -> ImageDataset:
         return ImageDataset(self.data.train)
+
+    def held_out(self) -> ImageDataset:
+        return ImageDataset(self.data.test)
+
+    def continuous(self, batch: Batch, rng: Rng) -> tuple[Float[Tensor, "b c h w"], Cond]:
+        x0, cond = self.encode(batch, None)
+        return dequantised(x0, rng, PIXEL), cond
 
     def encode(self, batch: Batch, rng: Rng | None) -> tuple[Float[Tensor, "b c h w"], Cond]:
         x = batch["x"]

@@ -85,13 +85,15 @@ class Graphs:
         self.tetra_sign = flat([g.tetra_sign for g in graphs], torch.int8)
         self.ez = flat([g.ez for g in graphs], torch.int16)
         self.ez_sign = flat([g.ez_sign for g in graphs], torch.int8)
+        # Of one size, they need no padding
+        self.multiple = 1 if len({len(g) for g in graphs}) == 1 else MULTIPLE
 
     def __len__(self) -> int:
         return len(self.atoms.start) - 1
 
     def gather(self, rows: Int[Tensor, " b"]) -> dict[str, Tensor]:
         """Padded tensors of these molecules, a leading axis of len(rows); see `structure`."""
-        n = -(-int(self.atoms.size(rows).max()) // MULTIPLE) * MULTIPLE
+        n = -(-int(self.atoms.size(rows).max()) // self.multiple) * self.multiple
         atoms, mask = self.atoms.dense(rows, n)
         (ends, _), (codes, _) = self.bonds.dense(rows), self.codes.dense(rows)
         bond = torch.zeros(len(rows), n, n, dtype=torch.uint8, device=rows.device)

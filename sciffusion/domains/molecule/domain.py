@@ -99,6 +99,9 @@ class MoleculeDomain(Domain):
     def train_set(self) -> Conformers:
         return Conformers(self.data.train)
 
+    def held_out(self) -> Conformers:
+        return Conformers(self.data.val)
+
     def encode(self, batch: Batch, rng: Rng | None) -> tuple[Float[Tensor, "b n 3"], Cond]:
         x = centre(batch["x"], batch["mask"])
         if rng is not None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from rdkit import rdBase
+from rdkit import Chem, rdBase
 from rdkit.Chem import rdForceFieldHelpers
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
@@ -37,6 +37,10 @@ BOHR = 0.529177210903  # Angstrom
 class Field(Protocol):
     """Energies of one molecule."""
 
+    def gradient(self, coords: Float[np.ndarray, "n 3"]) -> tuple[float, np.ndarray]:
+        """(energy in kcal/mol, its gradient (N, 3) in kcal/mol/A); NaN where it fails."""
+        ...
+
     def relax(self, coords: Float[np.ndarray, "n 3"]) -> tuple[float, float, np.ndarray]:
         """(energy in kcal/mol, energy once relaxed, relaxed coordinates); NaN where it fails."""
         ...
@@ -49,6 +53,22 @@ class MMFF94:
         self.mol = to_mol(graph)
         with rdBase.BlockLogs():
             self.properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(self.mol, "MMFF94")
+
+    @cached_property
+    def _standing(self) -> tuple[Any, Chem.Mol]:
+        """RDKit's force field, to be asked of any coordinates, and the molecule it points into."""
+        mol = add_conformers(self.mol, np.zeros((self.mol.GetNumAtoms(), 3)))
+        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, self.properties)
+        field.Initialize()
+        return field, mol
+
+    def gradient(self, coords: Float[np.ndarray, "n 3"]) -> tuple[float, np.ndarray]:
+        """See `Field`; NaN for a molecule that MMFF94 has no parameters for."""
+        if self.properties is None:
+            return np.nan, np.full(coords.shape, np.nan)
+        flat = coords.astype(np.float64).ravel().tolist()
+        field = self._standing[0]
+        return field.CalcEnergy(flat), np.array(field.CalcGrad(flat)).reshape(-1, 3)
 
     def relax(self, coords: Float[np.ndarray, "n 3"]) -> tuple[float, float, np.ndarray]:
         """See `Field`; NaN for a molecule that MMFF94 has no parameters for."""
@@ -70,6 +90,21 @@ class XTB:
         self.numbers = graph.z.astype(np.int32)
         self.charge = float((graph.atoms[:, column["charge"]].astype(int) - MOST_CHARGE).sum())
         self.unpaired = int(graph.atoms[:, column["radicals"]].sum())
+
+    def gradient(self, coords: Float[np.ndarray, "n 3"]) -> tuple[float, np.ndarray]:
+        """See `Field`."""
+        from tblite.interface import Calculator
+
+        x = coords.astype(np.float64) / BOHR
+        with threadpool_limits(1):
+            try:
+                calculator = Calculator("GFN2-xTB", self.numbers, x, self.charge, self.unpaired)
+                calculator.set("verbosity", 0)
+                result = calculator.singlepoint()
+            except RuntimeError:  # tblite's own
+                return np.nan, np.full(coords.shape, np.nan)
+        energy = float(result.get("energy")) * HARTREE
+        return energy, result.get("gradient") * (HARTREE / BOHR)
 
     def relax(self, coords: Float[np.ndarray, "n 3"]) -> tuple[float, float, np.ndarray]:
         """See `Field`; NaN where two atoms lie in one place or the electrons do not settle."""
@@ -115,6 +150,11 @@ def field(name: str) -> type[MMFF94] | type[XTB]:
     if name == "xtb" and importlib.util.find_spec("tblite") is None:
         raise InputError('GFN2-xTB needs tblite: pip install "sciffusion[xtb]"')
     return FIELDS[name]
+
+
+def energies(field: Field, coords: Float[np.ndarray, "k n 3"]) -> Float[np.ndarray, " k"]:
+    """Of conformers as they are, in kcal/mol; NaN where it fails."""
+    return np.array([field.gradient(x)[0] for x in coords])
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,14 @@ class ProteinDomain(Domain):
     def train_set(self) -> Chains:
         return Chains(self.data.train, self.longest)
 
+    def held_out(self) -> Chains:
+        return Chains(self.data.val, self.longest)
+
+    def continuous(self, batch: Batch, rng: Rng) -> tuple[Float[Tensor, "b l 4 3"], Cond]:
+        """Nothing is told: the fold that a condition names was read off the coordinates."""
+        x, cond = self.encode(batch, None)
+        return x, cond.with_keep(torch.zeros(len(x), dtype=torch.bool, device=x.device))
+
     def encode(self, batch: Batch, rng: Rng | None) -> tuple[Float[Tensor, "b l 4 3"], Cond]:
         if rng is not None and self.longest is not None:
             batch = crop(dict(batch), self.longest, rng)

@@ -33,6 +33,17 @@ def test_relaxing_goes_down_to_where_it_stays(alcohol, name):
 
 
 @pytest.mark.parametrize("name", FIELDS)
+def test_the_gradient_is_that_of_the_energy(alcohol, name):
+    force, x = field(name)(alcohol.graph), alcohol.coords[0].astype(float)
+    energy, gradient = force.gradient(x)
+    assert energy == pytest.approx(relaxed(alcohol.graph, x[None], name)[0][0], abs=1e-4)
+    step = np.zeros_like(x)
+    step[2, 1] = 1e-3
+    change = (force.gradient(x + step)[0] - force.gradient(x - step)[0]) / 2e-3
+    assert change == pytest.approx(gradient[2, 1], rel=1e-2, abs=0.05)
+
+
+@pytest.mark.parametrize("name", FIELDS)
 def test_a_worse_conformer_has_more_strain(alcohol, name):
     stretched = Record(alcohol.graph, alcohol.coords * np.float32(1.05))
     samples, real = strains([(stretched, alcohol)], name)
