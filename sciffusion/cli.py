@@ -1,11 +1,12 @@
-"""`sciffusion prepare|train|sample|evaluate|likelihood|export`: the entry points under one name."""
+"""`sciffusion prepare|train|distill|sample|evaluate|likelihood|export`: the entry points under one
+name."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = ("prepare", "train", "sample", "evaluate", "likelihood", "export")
+COMMANDS = ("prepare", "train", "distill", "sample", "evaluate", "likelihood", "export")
 
 
 def main() -> None:

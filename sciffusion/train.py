@@ -51,12 +51,12 @@ def _fresh(config: dict[str, Any]) -> Path:
     return path
 
 
-def _difference(ours: Any, theirs: Any, name: str = "") -> str | None:
+def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     """The first setting in which two configurations differ."""
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):
         return None if ours == theirs else name
     for key in [*ours, *(k for k in theirs if k not in ours)]:
-        if found := _difference(ours.get(key), theirs.get(key), f"{name}.{key}".lstrip(".")):
+        if found := difference(ours.get(key), theirs.get(key), f"{name}.{key}".lstrip(".")):
             return found
     return None
 
@@ -83,7 +83,7 @@ def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], Run]:
     config["run"] = str(run.path)
     if stored is not None and run.checkpoint.exists():
         what = [{k: v for k, v in c.items() if k not in FREE} for c in (config, stored)]
-        if name := _difference(*what):
+        if name := difference(*what):
             raise InputError(
                 f"{' '.join(choices)}: {name} would differ from that of the run {run.path}; resume "
                 f"it with run={run.path} alone, or start another with run=NEW init={run.path}"

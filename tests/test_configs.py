@@ -19,6 +19,7 @@ from sciffusion.training.fit import make_module
 SMALL = ["model.channels=8", "model.head_channels=8", "trainer.batch_size=8"]
 CIFAR = ["model.channel_mult=[1,2]"]  # its own network is for 32 x 32
 ALIGNED = {"schedule=zero_terminal": ["parameterization=v"]}
+JUMPS = {"loss=consistency": ["sampler=consistency"]}
 LEARNED = {"loss=hybrid": ["schedule=cosine", "parameterization=eps", "learned_variance=true"]}
 TRAINED = (
     "schedule", "parameterization", "loss", "optimizer", "rate", "model", "trainer", "logger",
@@ -39,7 +40,9 @@ OPTIONS = [
     f"{group}={option}"
     for group in TRAINED
     for option in groups()[group]
-    if of_domain(group, option) in (None, "image") and "rigid" not in option
+    if of_domain(group, option) in (None, "image")
+    and "rigid" not in option
+    and option != "consistency_distillation"  # needs a teacher: tests/test_distill.py
 ]
 
 
@@ -67,7 +70,12 @@ def one_step(module, steps=2):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_trains(option, domain):
-    extra = ALIGNED.get(option, []) + LEARNED.get(option, []) + CIFAR * ("cifar" in option)
+    extra = (
+        ALIGNED.get(option, [])
+        + LEARNED.get(option, [])
+        + JUMPS.get(option, [])
+        + CIFAR * ("cifar" in option)
+    )
     module = make_module(domain, compose("train", [*SMALL, option, *extra]))
     first, second = one_step(module)
     assert math.isfinite(first)
@@ -114,7 +122,8 @@ def assert_draws(domain, denoiser, sampler):
 
 @pytest.mark.parametrize("name", groups()["sampler"])
 def test_every_sampler_draws(name, domain, denoiser):
-    sampler = build(sampler_of(name))
+    of_means = ["sampler.accept_means=true"] if name == "consistency" else []
+    sampler = build(sampler_of(name, *of_means))
     assert isinstance(sampler, Sampler)
     assert_draws(domain, denoiser, sampler)
 
@@ -154,6 +163,6 @@ def test_every_file_is_tested():
     assert set(groups()["domain"]) == set(DOMAINS)
     root = Path(resources.path("configs"))
     assert {f.stem for f in root.glob("*.yaml")} == {
-        "train", "sample", "evaluate", "prepare", "export"
+        "train", "distill", "sample", "evaluate", "prepare", "export"
     }  # fmt: skip
     assert issubclass(ImageDomain, Domain)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser, Prediction, State
+from sciffusion.core.parameterization import eps_of_x0
 from sciffusion.core.schedules import Schedule, Times
 from sciffusion.core.spaces import Euclidean, Space
 
@@ -110,3 +111,49 @@ class GaussianMixture(Denoiser):
 def gaussian(mean: Tensor, cov: Tensor, schedule: Schedule) -> GaussianMixture:
     """One Gaussian: its posterior mean is linear, so every sampler's moments follow a recursion."""
     return GaussianMixture(mean[None], cov[None], schedule)
+
+
+class GaussianJump(Denoiser):
+    """The exact consistency function of a Gaussian N(m, C) under white noise.
+
+    In y = x_t / alpha and s = sigma / alpha the probability-flow ODE shrinks each eigendirection of
+    C by itself: f = m + sqrt((C + sigma_min^2) / (C + s^2)) (y - m).
+
+    Args:
+        mean: (D,) in a space of flattened samples.
+        cov: (D, D).
+        schedule: the noise.
+        sigma_min: the noise, in sigma/alpha, that is left where it jumps to.
+    """
+
+    gives = "jump"
+    mean: Tensor
+    value: Tensor
+    vector: Tensor
+
+    def __init__(
+        self,
+        mean: Float[Tensor, " d"],
+        cov: Float[Tensor, "d d"],
+        schedule: Schedule,
+        sigma_min: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.double())
+        value, vector = torch.linalg.eigh(cov.double())
+        self.register_buffer("value", value)
+        self.register_buffer("vector", vector)
+        self.schedule, self.space, self.sigma_min = schedule, Euclidean(), sigma_min
+
+    def predict(
+        self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
+    ) -> Prediction:
+        c = self.coefficients(t, 2)
+        # sqrt(C + s_min^2) alpha / sqrt(alpha^2 C + sigma^2) (x / alpha - m), also at alpha = 0
+        scale = (c.alpha**2 * self.value + c.sigma**2).sqrt()
+        root = (self.value + self.sigma_min**2).sqrt()
+        centred = x_t.double().flatten(1) - c.alpha * self.mean
+        x0 = (self.mean + (centred @ self.vector * (root / scale)) @ self.vector.mT).view_as(x_t)
+        c = self.coefficients(t, x_t.ndim)
+        eps = eps_of_x0(x0, x_t.double(), c)
+        return Prediction(x_t, x0.to(x_t), eps.to(x_t), c, self.space, cond)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.parameterization import (
+    X0,
     Coefficients,
+    Eps,
     Parameterization,
     eps_of_x0,
     times,
@@ -127,6 +129,8 @@ class Denoiser(nn.Module):
     schedule: Schedule
     space: Space
     gives: Gives = "mean"
+    sigma_min: float = 0.0
+    """Of a jump: sigma/alpha where it leaves a sample as it is, which is what it jumps to."""
     learned_variance: bool = False
     """Whether predictions carry `log_var`."""
     network_calls = 1
@@ -175,7 +179,7 @@ class Wrapper(Denoiser):
         super().__init__()
         self.inner = inner
         self.schedule, self.space, self.gives = inner.schedule, inner.space, inner.gives
-        self.learned_variance = inner.learned_variance
+        self.learned_variance, self.sigma_min = inner.learned_variance, inner.sigma_min
 
     def prepare(self, cond: Cond) -> Cond:
         return self.inner.prepare(cond)
@@ -191,11 +195,13 @@ class NetworkDenoiser(Denoiser):
             2023, "Analog bits") as `cond.structure["previous"]`: absent at first, zero where a
             sample has none.
         learned_variance: its output has twice the channels (axis 1), the second half for `log_var`.
-        gives: "velocity" where noise and data were coupled by alignment.
+        gives: "velocity" where noise and data were coupled by alignment; "jump" for a consistency
+            network (`core.consistency`).
 
     Raises:
         TypeError: a learned schedule.
-        ValueError: a broken schedule, or eps-prediction under zero terminal SNR.
+        ValueError: a broken schedule, eps-prediction under zero terminal SNR, or a jump whose
+            parameterization cannot be one.
     """
 
     def __init__(
@@ -210,6 +216,9 @@ class NetworkDenoiser(Denoiser):
         super().__init__()
         check_schedule(schedule)
         check_start(schedule, parameterization)
+        if gives == "jump":
+            check_jump(parameterization)
+        self.sigma_min = getattr(parameterization, "sigma_min", 0.0)
         self.network, self.schedule, self.parameterization = network, schedule, parameterization
         self.space = space or Euclidean()
         self.learned_variance, self.gives = learned_variance, gives
@@ -271,6 +280,22 @@ def check_start(schedule: Schedule, parameterization: Parameterization) -> None:
             "schedule with zero terminal SNR (it divides by alpha(1) = 0): use v, x0, velocity or "
             "edm"
         )
+
+
+def check_jump(parameterization: Parameterization) -> None:
+    """Refuse parameterizations that make no consistency network.
+
+    Raises:
+        ValueError: f(x, no noise) = x would not hold, or nothing but an infinitely exact network
+            could jump from pure noise.
+    """
+    why = {
+        X0: "x0-prediction does not leave x as it is where there is no noise",
+        Eps: "eps-prediction multiplies its errors by sigma/alpha when it jumps from pure noise",
+    }
+    for kind, reason in why.items():
+        if isinstance(parameterization, kind):
+            raise ValueError(f"{reason}: a consistency network needs edm, v or velocity")
 
 
 class Rescheduled(Wrapper):

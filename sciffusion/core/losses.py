@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
-from sciffusion.core.denoiser import PREVIOUS, Denoiser, Prediction
+from sciffusion.core.denoiser import PREVIOUS, Denoiser, Gives, Prediction
 from sciffusion.core.fourier import Fourier, c_noise
 from sciffusion.core.geometry import centre, full_precision, kabsch
 from sciffusion.core.parameterization import Coefficients, times
@@ -133,6 +134,9 @@ class DenoisingLoss(nn.Module):
         self_condition: share of samples that a self-conditioned network is shown its first thought
             of (Chen et al. 2023); others do not look.
     """
+
+    gives: ClassVar[Gives] = "mean"
+    """What the network that it trains gives; with a coupling a velocity."""
 
     def __init__(
         self,

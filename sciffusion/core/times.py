@@ -51,10 +51,15 @@ class Discrete(TimeDistribution):
 
 
 class LogNormal(TimeDistribution):
-    """ln(sigma / alpha) normal (Karras et al. 2022: -1.2, 1.2; AlphaFold 3 adds ln sigma_data)."""
+    """ln(sigma / alpha) normal (Karras et al. 2022: -1.2, 1.2; AlphaFold 3 adds ln sigma_data).
 
-    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
-        self.mean, self.std = mean, std
+    Args:
+        mean, std: of ln(sigma / alpha / sigma_data).
+        sigma_data: 1, or the data's, so that one mean suits data of any size.
+    """
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2, sigma_data: float = 1.0) -> None:
+        self.mean, self.std = mean + math.log(sigma_data), std
 
     def quantile(self, u: Float[Tensor, " b"], schedule: Schedule) -> Times:
         return schedule.t_of_log_snr(-2 * (self.mean + self.std * torch.special.ndtri(u)))
@@ -214,6 +219,25 @@ class Karras(Grid):
             lambda log_snr: math.exp(-0.5 * log_snr / self.rho),
             lambda level: -2 * self.rho * level.log(),
         )
+
+
+class Levels(Grid):
+    """Noise levels of one's own between the start (t = 1) and the data.
+
+    Args:
+        levels: sigma/alpha, falling; n of them make n + 1 steps.
+    """
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        self.levels = [float(v) for v in levels]
+        if any(v <= 0 for v in self.levels):
+            raise ValueError(f"noise levels are sigma/alpha > 0, not {self.levels}")
+
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
+        if steps != len(self.levels) + 1:
+            raise ValueError(f"{steps} steps have {steps - 1} levels between, not {self.levels}")
+        t = schedule.t_of_log_snr(-2 * torch.tensor(self.levels, dtype=torch.float64).log())
+        return torch.cat([t.new_ones(1), t, t.new_zeros(1)])
 
 
 class UniformLogSNR(Grid):

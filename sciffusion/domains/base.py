@@ -20,12 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
-from sciffusion.core.denoiser import Denoiser, NetworkDenoiser
+from sciffusion.core.denoiser import Denoiser, Gives, NetworkDenoiser
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
 from sciffusion.core.spaces import Euclidean, Space
 from sciffusion.errors import InputError
-from sciffusion.io.build import build
+from sciffusion.io.build import build, locate
 from sciffusion.io.run import load_into, load_shared, load_tensors
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ class Domain(ABC):
     """Samples in a report's picture."""
     level: ClassVar[float | None] = None
     """Width of a level of discrete data as `encode` scales them; None where data are continuous."""
+
+    samples_only: ClassVar[Mapping[str, Any]] = {}
+    """Settings of `evaluate` without what is of the network or the data, not of the samples."""
 
     splits: Any = None
     _facts: dict[str, Any]
@@ -175,7 +178,6 @@ def build_denoiser(domain: Domain, config: Mapping[str, Any]) -> NetworkDenoiser
     if type(space) not in domain.spaces:
         fit = ", ".join(s.__name__ for s in domain.spaces)
         raise InputError(f"space={type(space).__name__} does not fit domain={domain.name}: {fit}")
-    coupled = config.get("loss", {}).get("coupling") or config.get("gives") == "velocity"
     try:
         return NetworkDenoiser(
             network,
@@ -183,12 +185,23 @@ def build_denoiser(domain: Domain, config: Mapping[str, Any]) -> NetworkDenoiser
             build(node),
             space,
             learned,
-            "velocity" if coupled else "mean",
+            what_it_gives(config),
         )
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(str(error)) from error
+
+
+def what_it_gives(config: Mapping[str, Any]) -> Gives:
+    """Posterior means, a velocity (coupled noise) or jumps: what the loss of a run trains."""
+    loss = config.get("loss") or {}
+    if "_target_" not in loss:
+        found: Gives = config.get("gives", "mean")
+        return found
+    if loss.get("coupling"):
+        return "velocity"
+    return getattr(locate(str(loss["_target_"])), "gives", "mean")
 
 
 def domain_class(name: str) -> type[Domain]:

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
 from sciffusion.data.order import Steps, loader
-from sciffusion.domains.base import Domain, build_denoiser
+from sciffusion.domains.base import Domain, build_denoiser, load_model, what_it_gives
 from sciffusion.domains.sampling import check, draw
 from sciffusion.errors import InputError
 from sciffusion.io.build import build, locate
@@ -34,12 +34,35 @@ class AllReduce(DDPStrategy):
         return model
 
 
-def prepared(node: dict[str, Any], domain: Domain) -> dict[str, Any]:
-    """A loss config with sigma_data filled in from the data where it is asked for."""
-    out = {k: prepared(v, domain) if isinstance(v, dict) else v for k, v in node.items()}
-    if "sigma_data" in out and out["sigma_data"] is None:
-        out["sigma_data"] = domain.facts()["sigma_data"]
+def prepared(node: dict[str, Any], domain: Domain, steps: int) -> dict[str, Any]:
+    """A loss config with sigma_data and the number of steps filled in where they are asked for."""
+    out = {k: prepared(v, domain, steps) if isinstance(v, dict) else v for k, v in node.items()}
+    for key, value in (("sigma_data", domain.facts()["sigma_data"]), ("total_steps", steps)):
+        if key in out and out[key] is None:
+            out[key] = value
     return out
+
+
+def _taught(loss: Any, config: dict[str, Any]) -> Any:
+    """A loss that needs a teacher, with the one of `config["teacher"]`.
+
+    Raises:
+        InputError: there is none, or it cannot teach.
+    """
+    if not hasattr(loss, "learn_from"):
+        return loss
+    if not config.get("teacher"):
+        raise InputError(
+            f"loss={type(loss).__name__} needs a teacher: python -m sciffusion.distill run=DIR"
+        )
+    teacher = load_model(config["teacher"])[1]
+    if config["trainer"]["precision"] == "64-true":
+        teacher.double()
+    try:
+        loss.learn_from(teacher)
+    except ValueError as error:
+        raise InputError(f"{config['teacher']}: {error}") from error
+    return loss
 
 
 def first_process() -> bool:
@@ -75,7 +98,7 @@ def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
     module = DiffusionModule(
         domain,
         denoiser,
-        build(prepared(config["loss"], domain)),
+        _taught(build(prepared(config["loss"], domain, trainer["steps"])), config),
         _optimizer(config["optimizer"]),
         build(config["rate"]),
         trainer["steps"],
@@ -258,5 +281,5 @@ def shareable(config: dict[str, Any], domain: Domain) -> dict[str, Any]:
     """The part of a configuration that config.json needs to rebuild the network."""
     keys = ("model", "schedule", "parameterization", "learned_variance", "sampler", "seed")
     own = {"domain": domain.name, "facts": domain.facts(), "space": config.get("space")}
-    own["gives"] = "velocity" if config["loss"].get("coupling") else "mean"
+    own["gives"] = what_it_gives(config)
     return own | {k: config[k] for k in keys}

@@ -2,6 +2,7 @@
 
 from sciffusion.core.samplers.ancestral import DDIM, DDPM
 from sciffusion.core.samplers.base import Sampler, Samples
+from sciffusion.core.samplers.consistency import Consistency
 from sciffusion.core.samplers.multistep import DPMSolverPP, SDEDPMSolverPP
 from sciffusion.core.samplers.ode import DormandPrince, Euler, Heun
 from sciffusion.core.samplers.sde import Churn, PredictorCorrector, alphafold3
@@ -10,6 +11,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "Churn",
+    "Consistency",
     "DPMSolverPP",
     "DormandPrince",
     "Euler",

@@ -34,7 +34,8 @@ _WHY = {
     "score: use an ODE sampler (ddim with eta 0, euler, heun, dpmpp, dopri5)",
     ("jump", "score"): "it jumps to the data and has no score: use a consistency sampler",
     ("jump", "velocity"): "it jumps to the data and has no velocity: use a consistency sampler",
-    ("mean", "jump"): "it gives posterior means, not jumps to the data: distil it first",
+    ("mean", "jump"): "it gives posterior means, not jumps to the data: distil it first, or "
+    "choose another sampler (accept_means=true takes the means for jumps)",
     ("velocity", "jump"): "it gives a velocity, not jumps to the data: distil it first",
 }
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ class ImageDomain(Domain):
 
     name = "image"
     level = PIXEL
+    samples_only: ClassVar[Mapping[str, Any]] = {"bits_images": 0}
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
@@ -219,6 +220,6 @@ class ImageDomain(Domain):
         table = evaluate_images(
             samples.x, label, train, test, settings["extractor"], settings["seed"]
         )
-        if settings["bits_images"]:
+        if settings["bits_images"] and denoiser.gives != "jump":  # no posterior mean, no bound
             table = Table(table.title, [*table.rows, bits_row(denoiser, self, settings)])
         return Evaluation(table)

@@ -8,7 +8,7 @@ not said) and `label` (B,).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ class ProteinDomain(Domain):
     space = ZeroCoM()
     spaces = (ZeroCoM,)
     shown = EXAMPLES
+    samples_only: ClassVar[Mapping[str, Any]] = {"novelty": 0}
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
