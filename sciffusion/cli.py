@@ -1,11 +1,11 @@
-"""`sciffusion prepare|train|sample|evaluate|export`: the entry points under one name."""
+"""`sciffusion prepare|train|sample|evaluate|export|ema`: the entry points under one name."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = ("prepare", "train", "sample", "evaluate", "export")
+COMMANDS = ("prepare", "train", "sample", "evaluate", "export", "ema")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sciffusion import evaluate, export, sample, train
+from sciffusion import ema, evaluate, export, sample, train
 
 TINY = (
     "trainer.steps=20",
@@ -21,7 +21,8 @@ TINY = (
     "sampler.steps=2",
 )
 ENTRY = {
-    "train": train.cli, "sample": sample.cli, "evaluate": evaluate.cli, "export": export.cli
+    "train": train.cli, "sample": sample.cli, "evaluate": evaluate.cli, "export": export.cli,
+    "ema": ema.cli,
 }  # fmt: skip
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -154,6 +154,6 @@ def test_every_file_is_tested():
     assert set(groups()["domain"]) == set(DOMAINS)
     root = Path(resources.path("configs"))
     assert {f.stem for f in root.glob("*.yaml")} == {
-        "train", "sample", "evaluate", "prepare", "export"
+        "train", "sample", "evaluate", "prepare", "export", "ema"
     }  # fmt: skip
     assert issubclass(ImageDomain, Domain)

@@ -77,6 +77,10 @@ class Domain(ABC):
     """Spaces that fit its data."""
     shown: ClassVar[int] = 100
     """Samples in a report's picture."""
+    headline: ClassVar[str] = ""
+    """The measure by which trainings are compared: the name of a row of `evaluate`'s table."""
+    quick: ClassVar[tuple[str, ...]] = ()
+    """Settings of `evaluate` that leave out what it need not measure for that row."""
 
     splits: Any = None
     _facts: dict[str, Any]

@@ -71,6 +71,8 @@ class ImageDomain(Domain):
     """
 
     name = "image"
+    headline = "Frechet distance"
+    quick = ("bits_images=0",)
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None

@@ -72,6 +72,8 @@ class MoleculeDomain(Domain):
     space = ZeroCoM()
     spaces = (ZeroCoM, Harmonic)
     shown = EXAMPLES
+    headline = "AMR-R mean"
+    quick = ("peers=[]", "geometry=false", "energy=0")
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None

@@ -57,6 +57,8 @@ class ProteinDomain(Domain):
     space = ZeroCoM()
     spaces = (ZeroCoM,)
     shown = EXAMPLES
+    headline = "JS, CA angle and dihedral"
+    quick = ("pairs=0", "novelty=0")
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
