@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sciffusion import ema, sample, train
+from sciffusion.domains.report import write_report
 from sciffusion.io.run import Run, load_checkpoint, load_tensors
 from sciffusion.io.snapshots import steps_of
 
@@ -72,6 +73,8 @@ def test_a_sweep_goes_on_where_it_was_cut_short(copy, tmp_path, monkeypatch, cap
     page = (copy.path / "ema" / "report.html").read_text()
     assert found["verdict"].split(".")[0] in page
     assert (copy.path / "ema" / "curve.png").stat().st_size > 1000
+    write_report(copy)
+    assert "Length of the average" in copy.report.read_text()
     shown = capsys.readouterr().out
     assert f"length {found['length']:g} at step 20" in shown
     assert load_tensors(tmp_path / "best").keys() == load_tensors(copy.path).keys()

@@ -118,7 +118,10 @@ def sweep(
     first = rows[0][0]
     means = np.mean(curve, axis=1) * (-1 if first.better == "higher" else 1)
     if not np.isfinite(means).any():
-        raise InputError(f"{first.name!r} has no finite value at any length: nothing to choose by")
+        raise InputError(
+            f"{first.name!r} has no finite value at any length: choose by another metric=, or "
+            "train longer"
+        )
     chosen = int(np.nanargmin(np.where(np.isfinite(means), means, np.nan)))
     result, own_result = (
         np.array([measure(length, seed).value for seed in report])
