@@ -16,6 +16,7 @@ from sciffusion.core.denoiser import Denoiser
 from sciffusion.data.order import Ordered
 from sciffusion.domains.base import Domain, build_denoiser
 from sciffusion.training.fit import make_module
+from sciffusion.training.module import DiffusionModule
 
 WARMUP = 100
 """Steps, where the learning rate follows the time that is spent."""
@@ -28,8 +29,13 @@ def trained(
     steps: int | None = None,
     seconds: float | None = None,
     bf16: bool = False,
+    watch: Callable[[DiffusionModule], None] | None = None,
 ) -> tuple[Denoiser, dict[str, Any]]:
-    """(denoiser with averaged weights, what the training was); give `steps` or `seconds`."""
+    """(denoiser with averaged weights, what the training was); give `steps` or `seconds`.
+
+    Args:
+        watch: called after each step.
+    """
     config = dict(config)
     batch_size, seed = config["trainer"]["batch_size"], config["seed"]
     module = make_module(domain, config)
@@ -53,7 +59,10 @@ def trained(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), config["trainer"]["clip"])
         optimizer.step()
-        module.ema.update(module.denoiser.network)
+        for average in module.averages:
+            average.update(module.denoiser.network)
+        if watch is not None:
+            watch(module)
         losses.append(float(loss.detach()))
         taken = time.process_time() - start
         spent, step = spent + taken, step + 1

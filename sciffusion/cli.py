@@ -1,12 +1,14 @@
-"""`sciffusion prepare|train|distill|sample|evaluate|likelihood|export`: the entry points under one
-name."""
+"""`sciffusion prepare|train|distill|ema|sample|evaluate|likelihood|export`: the entry points under
+one name."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = ("prepare", "train", "distill", "sample", "evaluate", "likelihood", "export")
+COMMANDS = (
+    "prepare", "train", "distill", "ema", "sample", "evaluate", "likelihood", "export"
+)  # fmt: skip
 
 
 def main() -> None:

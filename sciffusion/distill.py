@@ -215,7 +215,7 @@ def measure(config: Mapping[str, Any], settings: Sequence[str], domain: Any) -> 
 
     asked = configure_sampling("evaluate", [f"run={config['run']}", *settings])
     given = {a.partition("=")[0] for a in settings}
-    asked |= {k: v for k, v in domain.samples_only.items() if k not in given}
+    asked |= {k: v for k, v in domain.quick.items() if k not in given}
     device = choose_device(asked["device"])
     console = Console(stderr=True)
     found = compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
@@ -21,6 +22,30 @@ Measure a run: each figure beside its floor (real data against real data), with 
 """
 
 
+def run_of(path: str | Path) -> Run:
+    """The run that a path means: its directory, or weights that lie in it."""
+    path = Path(path)
+    return Run(path.parent if path.suffix == ".safetensors" else path)
+
+
+def trained_on(path: str | Path, data: Sequence[str]) -> dict[str, Any]:
+    """The training configuration that names the data: as given, else the run's own.
+
+    Args:
+        path: of a run, or of weights.
+        data: arguments that begin with "data".
+
+    Raises:
+        InputError: neither is there.
+    """
+    run = run_of(path)
+    if data:
+        return compose("train", [f"domain={load_shared(path)['domain']}", *data])
+    if not run.config.exists():
+        raise InputError(f"{path} does not say what it was trained on: give data=, as to train")
+    return read_yaml(run.config)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Draw, measure, print, and write metrics.json and report.html.
 
@@ -29,14 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     data = [a for a in arguments if a.startswith(("data=", "data."))]
     config = configure("evaluate", [a for a in arguments if a not in data])
-    path = Path(config["run"])
-    run = Run(path.parent if path.suffix == ".safetensors" else path)
-    if data:
-        trained = compose("train", [f"domain={load_shared(path)['domain']}", *data])
-    elif not run.config.exists():
-        raise InputError(f"{path} does not say what it was trained on: give data=, as to train")
-    else:
-        trained = read_yaml(run.config)
+    run, trained = run_of(config["run"]), trained_on(config["run"], data)
     if config["out"] is None and not run.config.exists():
         raise InputError("give out=DIR: these are weights to share, not a run to write into")
     to = run if config["out"] is None else Run(Path(config["out"])).make()

@@ -8,7 +8,7 @@ from pathlib import Path
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
 from sciffusion.io.config import compose
-from sciffusion.io.run import load_shared, load_tensors, save_weights
+from sciffusion.io.run import halved, load_shared, load_tensors, save_weights
 
 USAGE = """
 Write a run's averaged weights in half precision, with the config that builds their network:
@@ -29,9 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         if not config[name]:
             raise InputError(f"give {name}=: python -m sciffusion.export run=DIR out=FOLDER")
     shared, tensors = load_shared(config["run"]), load_tensors(config["run"])
-    half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    if broken := [k for k, v in half.items() if not v.isfinite().all()]:
-        raise InputError(f"weight {broken[0]!r} of {config['run']} is too large for half precision")
+    half = halved(tensors, str(config["run"]))
     folder = Path(config["out"])
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder, half, {k: v for k, v in shared.items() if k != "format"})

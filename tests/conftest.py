@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sciffusion import distill, evaluate, export, sample, train
+from sciffusion import distill, ema, evaluate, export, sample, train
 
 TINY = (
     "trainer.steps=20",
@@ -21,8 +21,8 @@ TINY = (
     "sampler.steps=2",
 )
 ENTRY = {
-    "train": train.cli, "distill": distill.cli, "sample": sample.cli, "evaluate": evaluate.cli,
-    "export": export.cli,
+    "train": train.cli, "distill": distill.cli, "ema": ema.cli, "sample": sample.cli,
+    "evaluate": evaluate.cli, "export": export.cli,
 }  # fmt: skip
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

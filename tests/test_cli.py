@@ -124,7 +124,7 @@ def test_importing_is_cheap():
     """`import sciffusion` and --help pull in no torch."""
     code = "import sys, sciffusion; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-    for module in ("train", "sample", "evaluate"):
+    for module in ("train", "sample", "evaluate", "ema"):
         code = (
             f"import sys\nfrom sciffusion.{module} import cli\n"
             "try:\n    cli(['--help'])\nexcept SystemExit as leave:\n    assert not leave.code\n"

@@ -163,6 +163,7 @@ def test_every_file_is_tested():
     assert set(groups()["domain"]) == set(DOMAINS)
     root = Path(resources.path("configs"))
     assert {f.stem for f in root.glob("*.yaml")} == {
-        "train", "distill", "sample", "evaluate", "prepare", "export"
+        "train", "distill", "ema", "sample", "evaluate", "prepare", "export",
+        "likelihood",
     }  # fmt: skip
     assert issubclass(ImageDomain, Domain)

@@ -79,9 +79,10 @@ class Domain(ABC):
     """Samples in a report's picture."""
     level: ClassVar[float | None] = None
     """Width of a level of discrete data as `encode` scales them; None where data are continuous."""
-
-    samples_only: ClassVar[Mapping[str, Any]] = {}
-    """Settings of `evaluate` without what is of the network or the data, not of the samples."""
+    headline: ClassVar[str] = ""
+    """The measure by which trainings are compared: the name of a row of `evaluate`'s table."""
+    quick: ClassVar[Mapping[str, Any]] = {}
+    """Settings of `evaluate` that leave out what takes long beside that row."""
 
     splits: Any = None
     _facts: dict[str, Any]

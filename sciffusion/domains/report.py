@@ -62,6 +62,10 @@ def write_report(run: Run, found: Evaluation | None = None, to: Run | None = Non
     if run.metrics.exists() and len(run.metrics.read_text().splitlines()) > 2:  # two rows: a curve
         figure = curves(read_columns(run.metrics), ["loss"], title="Training loss")
         page.add_section("Training").add_figure(figure_bytes(figure, "svg"), "Loss by step.")
+    if (curve := run.path / "ema" / "curve.png").exists():
+        page.add_section("Length of the average").add_figure(
+            curve.read_bytes(), "Post-hoc EMA; ema/report.html tells the rest."
+        )
     if run.config.exists():
         page.add_section("Configuration").add_code(run.config.read_text(), "config.yaml")
     page.write(to.report)

@@ -4,7 +4,8 @@ config.yaml       the resolved configuration
 metrics.csv       the log; tensorboard/ holds the same
 last.ckpt         for exact resume: plain tensors and numbers
 model.safetensors, config.json      EMA weights and how to build them, for sharing
-samples/, report.html, metrics.json
+snapshots/        power-function averages on the way, for post-hoc EMA
+samples/, report.html, metrics.json; ema/ what `ema` found
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class Run:
     def weights(self) -> Path:
         """EMA weights."""
         return self.path / "model.safetensors"
+
+    @property
+    def snapshots(self) -> Path:
+        """Power-function averages on the way, where they were asked for."""
+        return self.path / "snapshots"
 
     @property
     def samples(self) -> Path:
@@ -120,13 +126,38 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def save_weights(folder: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """model.safetensors and the config.json that says how to build its network."""
+def save_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A .safetensors file, whole or not at all."""
     from safetensors.torch import save
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    with atomic_path(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(save(tensors, metadata={"format": "sciffusion"}))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata=metadata))
+
+
+def halved(state: dict[str, Tensor], of: str) -> dict[str, Tensor]:
+    """Numbers in half precision.
+
+    Args:
+        of: whose they are, for the error.
+
+    Raises:
+        InputError: one is too large.
+    """
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    if broken := [k for k, v in half.items() if not v.isfinite().all()]:
+        raise InputError(f"weight {broken[0]!r} of {of} is too large for half precision")
+    return half
+
+
+def save_weights(
+    folder: Path,
+    state: dict[str, Tensor],
+    config: dict[str, Any],
+    name: str = "model.safetensors",
+) -> None:
+    """Weights, and the config.json beside them that says how to build their network."""
+    save_tensors(folder / name, state, {"format": "sciffusion"})
     with atomic_path(folder / "config.json") as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, **config}, indent=1))
 

@@ -23,6 +23,7 @@ from sciffusion.io.build import build, locate
 from sciffusion.io.run import Run, load_checkpoint, load_into, load_tensors
 from sciffusion.training.callbacks import Bar, Checkpoints, Logging, Pictures
 from sciffusion.training.module import DiffusionModule
+from sciffusion.training.snapshots import Snapshots, Spacing
 
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
 
@@ -109,10 +110,12 @@ def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
         trainer["ema_decay"],
         trainer["accumulate"],
         say,
+        Spacing.of(trainer).profiles,
     )
     if trainer["precision"] == "64-true":
         module.double()
-        module.ema.shadow = {k: v.double() for k, v in module.ema.shadow.items()}
+        for average in module.averages:
+            average.shadow = {k: v.double() for k, v in average.shadow.items()}
     return module
 
 
@@ -210,6 +213,8 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
         state = load_checkpoint(run.checkpoint)
         try:
             module.restore(state)
+        except InputError:
+            raise
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).split("\n\t")[1:2] or [
                 str(error)
@@ -246,8 +251,10 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
         )
 
     pictures = Pictures(node["picture_every"], preview, run, logs)
+    # Before the checkpoint of the same step: a run that resumes from it has its snapshot.
+    snapshots = Snapshots(run, Spacing.of(node), say)
     trainer = make_trainer(
-        config, left, [book, keeper, pictures, Bar("samples", Console(stderr=True))]
+        config, left, [book, snapshots, keeper, pictures, Bar("samples", Console(stderr=True))]
     )
     if node["batch_size"] % trainer.world_size:
         raise InputError(

@@ -7,7 +7,7 @@ why a batch that does not fit can be halved without changing the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -16,11 +16,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sciffusion.core.denoiser import NetworkDenoiser
-from sciffusion.core.ema import EMA
+from sciffusion.core.ema import EMA, Average, PowerEMA
 from sciffusion.core.geometry import full_precision
 from sciffusion.core.losses import DenoisingLoss
 from sciffusion.core.rng import Rng
 from sciffusion.domains.base import Batch, Domain, free_memory, out_of_memory
+from sciffusion.domains.jobs import digest
 from sciffusion.errors import InputError
 from sciffusion.training.optimizers import Rate
 
@@ -42,6 +43,7 @@ class DiffusionModule(L.LightningModule):
         ema_decay: of the averaged weights.
         accumulate: micro-batches a step to begin with.
         say: where a line for people goes.
+        profiles: lengths of the power-function averages that are tracked beside.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class DiffusionModule(L.LightningModule):
         ema_decay: float = 0.999,
         accumulate: int = 1,
         say: Say = print,
+        profiles: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -67,9 +70,17 @@ class DiffusionModule(L.LightningModule):
         self.batch_size, self.seed, self.drop_condition = batch_size, seed, drop_condition
         self.clip, self.micro_batches, self.say = clip, accumulate, say
         self.ema = EMA(denoiser.network, ema_decay)
+        self.profiles = [PowerEMA(denoiser.network, length) for length in profiles]
+        self.trajectory = ""
+        """What tells this training's snapshots from another's: its weights after the first step."""
         self.restored_optimizer: dict[str, Any] | None = None
         self.done = 0
         """Steps finished, those before a resume included."""
+
+    @property
+    def averages(self) -> list[Average]:
+        """All running averages of the weights."""
+        return [self.ema, *self.profiles]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
@@ -80,7 +91,8 @@ class DiffusionModule(L.LightningModule):
         return optimizer
 
     def on_fit_start(self) -> None:
-        self.ema.shadow = {k: v.to(self.device) for k, v in self.ema.shadow.items()}
+        for average in self.averages:
+            average.shadow = {k: v.to(self.device) for k, v in average.shadow.items()}
 
     def training_step(self, batch: Batch, _: int) -> dict[str, float | Tensor]:
         optimizer = self.optimizers()
@@ -92,7 +104,10 @@ class DiffusionModule(L.LightningModule):
         parameters = [p for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip or float("inf"))
         optimizer.step()
-        self.ema.update(self.denoiser.network)
+        for average in self.averages:
+            average.update(self.denoiser.network)
+        if step == 0 and self.profiles:
+            self.trajectory = digest(self.denoiser.network)
         self.done = step + 1
         return {"loss": loss, "grad_norm": norm, "lr": self.rate(step, self.steps)}
 
@@ -162,17 +177,36 @@ class DiffusionModule(L.LightningModule):
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs, as plain data."""
         optimizer = self.optimizers()
-        return {
+        state = {
             "step": self.done,
             "weights": self.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": optimizer.optimizer.state_dict(),
             "micro_batches": self.micro_batches,
         }
+        if self.profiles:
+            tracked = [average.state_dict() for average in self.profiles]
+            state["profiles"] = {"trajectory": self.trajectory, "averages": tracked}
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Undo `state`."""
+        """Undo `state`.
+
+        Raises:
+            InputError: averages are asked for that were not tracked from the first step.
+        """
         self.load_state_dict(state["weights"])
         self.ema.load_state_dict(state["ema"])
         self.restored_optimizer = state["optimizer"]
         self.done, self.micro_batches = state["step"], state["micro_batches"]
+        if not self.profiles:
+            return
+        kept = state.get("profiles") or {"trajectory": "", "averages": []}
+        if [a["length"] for a in kept["averages"]] != [a.length for a in self.profiles]:
+            raise InputError(
+                "trainer.snapshots.profiles cannot begin or change on the way (this run is at step "
+                f"{self.done}): leave trainer.snapshots as it was, or start a new run"
+            )
+        self.trajectory = kept["trajectory"]
+        for average, stored in zip(self.profiles, kept["averages"], strict=True):
+            average.load_state_dict(stored)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sciffusion.core.ema import EMA
+from sciffusion.core.ema import EMA, PowerEMA
 
 
 def walk(module, ema, steps, seed=0):
@@ -63,15 +63,16 @@ def test_buffers_are_copied_not_averaged():
     assert int(ema.shadow["num_batches_tracked"]) == 3
 
 
-def test_resume_goes_on_as_if_nothing_had_happened():
+@pytest.mark.parametrize("kind", [EMA, PowerEMA])
+def test_resume_goes_on_as_if_nothing_had_happened(kind):
     first = nn.Linear(2, 2)
     second = copy.deepcopy(first)
-    whole, half = EMA(first), EMA(second)
+    whole, half = kind(first), kind(second)
     walk(first, whole, 4, seed=1)
     walk(first, whole, 4, seed=2)
     walk(second, half, 4, seed=1)
     saved = copy.deepcopy(half.state_dict())
-    resumed = EMA(nn.Linear(2, 2))
+    resumed = kind(nn.Linear(2, 2))
     resumed.load_state_dict(saved)
     walk(second, resumed, 4, seed=2)
     assert resumed.updates == whole.updates == 8
@@ -84,3 +85,5 @@ def test_refusals():
         EMA(nn.Linear(1, 1), 1.0)
     with pytest.raises(ValueError, match="another network"):
         EMA(nn.Linear(1, 1)).load_state_dict(EMA(nn.Conv1d(1, 1, 1, bias=False)).state_dict())
+    with pytest.raises(ValueError, match=r"length 0\.1, not 0\.05"):
+        PowerEMA(nn.Linear(1, 1), 0.05).load_state_dict(PowerEMA(nn.Linear(1, 1)).state_dict())

@@ -73,7 +73,8 @@ class ImageDomain(Domain):
 
     name = "image"
     level = PIXEL
-    samples_only: ClassVar[Mapping[str, Any]] = {"bits_images": 0}
+    headline = "Frechet distance"
+    quick: ClassVar[Mapping[str, Any]] = {"bits_images": 0}
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None

@@ -72,7 +72,8 @@ class MoleculeDomain(Domain):
     space = ZeroCoM()
     spaces = (ZeroCoM, Harmonic)
     shown = EXAMPLES
-    samples_only: ClassVar[Mapping[str, Any]] = {"peers": [], "energy": 0}
+    headline = "AMR-R mean"
+    quick: ClassVar[Mapping[str, Any]] = {"peers": [], "geometry": False, "energy": 0}
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None

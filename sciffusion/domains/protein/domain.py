@@ -60,7 +60,8 @@ class ProteinDomain(Domain):
     space = ZeroCoM()
     spaces = (ZeroCoM,)
     shown = EXAMPLES
-    samples_only: ClassVar[Mapping[str, Any]] = {"novelty": 0}
+    headline = "JS, CA angle and dihedral"
+    quick: ClassVar[Mapping[str, Any]] = {"pairs": 0, "novelty": 0}
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
