@@ -4,6 +4,7 @@ from sciffusion.core.samplers.ancestral import DDIM, DDPM
 from sciffusion.core.samplers.base import Sampler, Samples
 from sciffusion.core.samplers.multistep import DPMSolverPP, SDEDPMSolverPP
 from sciffusion.core.samplers.ode import DormandPrince, Euler, Heun
+from sciffusion.core.samplers.particles import Twisted
 from sciffusion.core.samplers.sde import Churn, PredictorCorrector, alphafold3
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "SDEDPMSolverPP",
     "Sampler",
     "Samples",
+    "Twisted",
     "alphafold3",
 ]

@@ -66,6 +66,7 @@ class DormandPrince(Sampler):
     It walks the angle phi = atan(sigma / alpha), along which x / sqrt(alpha^2 + sigma^2) moves with
     v (Salimans & Ho 2022): regular at both ends of every schedule. The last stretch, under
     `sigma_min`, is one jump to x0. By default the grid is that single step from noise to data.
+    `walk` also goes up, from data to noise (`latent`).
 
     Args:
         rtol, atol: allowed error of a step, relative and absolute, as a root mean square.
@@ -98,28 +99,52 @@ class DormandPrince(Sampler):
         floor = torch.atan(torch.tensor(self.sigma_min, dtype=torch.float64))
         last = bool(end < floor)
         end = torch.minimum(torch.maximum(end, floor), start) if last else end
+        y = times(1 / denoiser.coefficients(t, x.ndim).norm, x)
+        y = self.walk(denoiser, y, start, end, cond, state)
+        d = denoiser.coefficients(s, x.ndim)
+        if last:
+            time = schedule.t_of_log_snr(-2 * end.tan().log())
+            c = denoiser.coefficients(time, x.ndim)
+            pred = self.predict(denoiser, times(c.norm, y), time, cond, state)
+            return times(d.alpha, pred.x0) + times(d.sigma, pred.eps)
+        return times(d.norm, y)
+
+    def walk(
+        self,
+        denoiser: Denoiser,
+        y: Tensor,
+        start: Tensor,
+        end: Tensor,
+        cond: Cond,
+        state: State,
+    ) -> Tensor:
+        """y = x / sqrt(alpha^2 + sigma^2) from the angle `start` to `end` (0-d), down or up.
+
+        Raises:
+            RuntimeError: `max_calls` were not enough.
+        """
+        schedule = denoiser.schedule
 
         def rows(v: Tensor) -> Tensor:
-            return v.view(-1, *[1] * (x.ndim - 1))
+            return v.view(-1, *[1] * (y.ndim - 1))
 
         def slope(y: Tensor, phi: Tensor) -> Tensor:
             """v of the normalised sample y at angle phi (B,)."""
             time = schedule.t_of_log_snr(-2 * phi.tan().log())
-            c = denoiser.coefficients(time, x.ndim)
+            c = denoiser.coefficients(time, y.ndim)
             pred = self.predict(denoiser, times(c.norm, y), time, cond, state)
             return times(rows(phi).cos(), pred.eps) - times(rows(phi).sin(), pred.x0)
 
-        batch = x.shape[0]
-        phi = start.to(x.device).expand(batch).clone()
-        goal = end.to(x.device).expand(batch)
-        y = times(1 / denoiser.coefficients(t, x.ndim).norm, x)
+        phi = start.to(y.device).expand(len(y)).clone()
+        goal = end.to(y.device).expand(len(y))
+        way = 1.0 if bool(end > start) else -1.0
         h = (goal - phi) * 0.05
         first = slope(y, phi)
         calls = state.nfe
-        while bool((phi > goal).any()):
+        while bool((way * (goal - phi) > 0).any()):
             if state.nfe - calls > self.max_calls:
                 raise RuntimeError(f"dopri5: {self.max_calls} calls were not enough; raise rtol")
-            h = torch.maximum(h, goal - phi)  # both are negative: not beyond the goal
+            h = way * torch.minimum(way * h, way * (goal - phi))  # not beyond the goal
             k = [first]
             for c_i, a_i in zip(_C[1:], _A[1:], strict=True):
                 move = sum((a * k_j for a, k_j in zip(a_i, k, strict=True)), torch.zeros_like(y))
@@ -128,16 +153,10 @@ class DormandPrince(Sampler):
             error = times(rows(h), sum((e * k_j for e, k_j in zip(_E, k, strict=True)), 0 * y))
             scale = self.atol + self.rtol * torch.maximum(y.abs(), ahead.abs())
             norm = denoiser.space.mean((error / scale) ** 2, cond).double().sqrt()
-            take = (norm <= 1) & (phi > goal)
+            take = (norm <= 1) & (way * (goal - phi) > 0)
             y = torch.where(rows(take), ahead, y)
             first = torch.where(rows(take), k[-1], first)  # the last stage is the next one's first
             phi = torch.where(take, phi + h, phi)
             phi = torch.where(take & ((phi - goal).abs() < 1e-12), goal, phi)
             h = h * (0.9 * norm.clamp_min(1e-10) ** -0.2).clamp(0.2, 5.0)
-        if last:
-            time = schedule.t_of_log_snr(-2 * end.tan().log())
-            c = denoiser.coefficients(time, x.ndim)
-            pred = self.predict(denoiser, times(c.norm, y), time, cond, state)
-            d = denoiser.coefficients(s, x.ndim)
-            return times(d.alpha, pred.x0) + times(d.sigma, pred.eps)
-        return times(denoiser.coefficients(s, x.ndim).norm, y)
+        return y
