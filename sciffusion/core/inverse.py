@@ -1,8 +1,8 @@
 """Linear inverse problems y = A x0 + std n, solved with any trained denoiser.
 
 Three models of p(y | x_t), all N(A x0hat(x_t), S_t), from cheap to exact:
-- `DPS`: S_t = the mean square of the residual itself, a number (Chung et al. 2023; they tune a step
-  size over the residual's norm for each data set and number of steps, which this replaces);
+- `DPS`: S_t = std^2 + r_t^2, a number (Chung et al. 2023, whose step size, tuned for each data set
+  and number of steps, this replaces);
 - `PiGDM`: S_t = r_t^2 A Sigma A^T + std^2 (Song et al. 2023, "Pseudoinverse-guided diffusion");
 - `MomentMatching`: S_t = A Cov[x0 | x_t] A^T + std^2 with the denoiser's own covariance (Boys et
   al. 2023; Rozet et al. 2024): exact where the data are Gaussian.
@@ -15,7 +15,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -77,8 +76,13 @@ class Measured(Steered):
         return -0.5 * (self.residual(x0) / self.std).square().flatten(1).sum(1)
 
 
+def _shaped(v: Tensor, like: Tensor) -> Tensor:
+    """A coefficient of samples, one for all or one each, shaped to multiply measurements."""
+    return v.view(-1, *[1] * (like.ndim - 1)) if v.ndim else v
+
+
 class DPS(Measured):
-    """S_t = (std^2 + max(r_t^2, mean square of the residual)) / scale: no solve, the crudest.
+    """S_t = (std^2 + r_t^2) / scale: no solve, the crudest.
 
     Args:
         scale: larger leans more on the measurement; over 1 / |A|^2 it may overshoot.
@@ -99,12 +103,8 @@ class DPS(Measured):
     def solve(
         self, residual: Float[Tensor, "b ..."], c: Coefficients, cond: Cond, product: Product
     ) -> Float[Tensor, "b ..."]:
-        rows = (len(residual), *[1] * (residual.ndim - 1))
-        measured = (residual != 0).flatten(1).sum(1).clamp_min(1)  # a mask leaves zeros
-        square = (residual.square().flatten(1).sum(1) / measured).view(rows)
-        r2 = posterior_variance(c, self.sigma_data)
-        r2 = r2.view(rows) if r2.ndim else r2
-        return self.scale * residual / (torch.maximum(square, r2.to(square)) + self.std**2)
+        r2 = _shaped(posterior_variance(c, self.sigma_data), residual)
+        return times(self.scale / (r2 + self.std**2), residual)
 
 
 class PiGDM(Measured):
@@ -116,12 +116,11 @@ class PiGDM(Measured):
     def solve(
         self, residual: Float[Tensor, "b ..."], c: Coefficients, cond: Cond, product: Product
     ) -> Float[Tensor, "b ..."]:
-        r2 = posterior_variance(c, self.sigma_data)
+        r2 = _shaped(posterior_variance(c, self.sigma_data), residual)
 
         def apply(v: Tensor) -> Tensor:
             back = self.space.covariance(self.operator.adjoint(v), cond)
-            share = r2.view(-1, *[1] * (v.ndim - 1)) if r2.ndim else r2
-            return times(share, self.operator(back)) + self.std**2 * v
+            return times(r2, self.operator(back)) + self.std**2 * v
 
         return conjugate_gradients(apply, residual)
 

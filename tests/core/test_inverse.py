@@ -198,8 +198,7 @@ def test_particles_do_not_depend_on_the_batch(mixture):
 @pytest.mark.parametrize("solver", [DPS, PiGDM, MomentMatching])
 def test_an_exact_measurement_is_met(solver, mixture):
     a, y = torch.tensor([[0.6, -0.8]]), torch.tensor([[0.7]])
-    # DPS leaves samples of a mixture in modes that do not fit.
-    prior = gaussian(torch.zeros(2), torch.eye(2), VP()) if solver is DPS else mixture(VP())
+    prior = mixture(VP())
     led = solver(prior, Matrix(a), y, sigma_data=1.6)
     assert (Matrix(a)(DDIM(100)(led, (2,), n=300).x) - y).abs().mean() < 0.05
 
