@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     to = run if config["out"] is None else Run(Path(config["out"])).make()
 
     from sciffusion.domains.base import choose_device, choose_precision, domain_class, load_model
+    from sciffusion.domains.sampling import autoguided
     from sciffusion.io.build import build
 
     # The data first: where they are gone, nothing need be drawn to say so.
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     device = choose_device(config["device"])
     denoiser = load_model(config["run"])[1].to(device)
     denoiser.autocast = choose_precision(config["precision"], device)
-    found = domain.evaluate(denoiser, build(config["sampler"]), config, device)
+    guided = autoguided(domain, denoiser, config, device)
+    found = domain.evaluate(guided, build(config["sampler"]), config, device)
     if found is None:  # not the first of several processes
         return
 

@@ -16,6 +16,9 @@ Draw samples from a run; sample i of a seed is the same in any batch and on any 
 
   python -m sciffusion.sample run=DIR n=100
   python -m sciffusion.sample run=DIR n=1000 label=3 sampler=ddim sampler.steps=20 seed=0 out=DIR
+  python -m sciffusion.sample run=DIR guidance.by=EARLIER guidance.by_scale=2
+  python -m sciffusion.sample run=DIR from=FILE.png mask=MASK.png n=16 out=DIR
+  python -m sciffusion.sample run=DIR from=SMALL.png upscale=4 n=16 out=DIR
   python -m sciffusion.sample domain=molecule smiles="CC(=O)Nc1ccc(O)cc1" n=20 out=FILE.sdf
   python -m sciffusion.sample run=DIR input=FILE.smi n=20 relax=mmff out=FILE.sdf
   python -m sciffusion.sample domain=protein length=60-128 n=10 out=designs/
@@ -70,12 +73,14 @@ def main(arguments: Sequence[str]) -> None:
     config = configure("sample", arguments)
 
     from sciffusion.domains.base import choose_device, choose_precision, load_model
+    from sciffusion.domains.sampling import autoguided
     from sciffusion.io.build import build
 
     domain, denoiser, _ = load_model(config["run"])
     device = choose_device(config["device"])
     denoiser.autocast = choose_precision(config["precision"], device)
-    domain.serve(denoiser.to(device), build(config["sampler"]), config, device)
+    guided = autoguided(domain, denoiser.to(device), config, device)
+    domain.serve(guided, build(config["sampler"]), config, device)
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:

@@ -37,6 +37,8 @@ follow; only a valid velocity (aligned coupling of noise and data); or a jump to
 
 PREVIOUS = "previous"
 """Where a network's last thought of x0 lies, in `Cond.structure` and in `State.memory`."""
+WEAK = "weak"
+"""Where the memory of autoguidance's weak network lies in `State.memory`."""
 
 
 @dataclass
@@ -108,6 +110,20 @@ class Prediction:
     def frozen_mean(self) -> Prediction:
         """The same without gradients but through `log_var`: for the bound in the hybrid loss."""
         return self.replace(self.x0.detach(), self.eps.detach())
+
+    def frozen(self) -> Prediction:
+        """The same without any gradients: no graph is carried from step to step."""
+        log_var = None if self.log_var is None else self.log_var.detach()
+        return Prediction(
+            self.x.detach(), self.x0.detach(), self.eps.detach(), self.c, self.space, self.cond,
+            log_var=log_var,
+        )  # fmt: skip
+
+    def rows(self, index: Tensor) -> Prediction:
+        """Of the samples at `index`; the time must be one for all."""
+        log_var = None if self.log_var is None else self.log_var[index]
+        x, x0, eps = (v[index] for v in (self.x, self.x0, self.eps))
+        return Prediction(x, x0, eps, self.c, self.space, self.cond[index], log_var=log_var)
 
     def error(
         self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."]

@@ -51,6 +51,29 @@ def centre(
 
 
 @full_precision
+def superposition(
+    x: Float[Tensor, "b *n 3"],
+    y: Float[Tensor, "b *n 3"],
+    mask: Bool[Tensor, "b n"] | None = None,
+) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 1 3"], Float[Tensor, "b 1 3"]]:
+    """(R, a, b) such that (x - a) R + b lies on y with the least squared distance (Kabsch 1976).
+
+    R is a rotation, never a reflection, and carries no gradient; a and b are the centres of the
+    real points. In at least float32.
+    """
+    work = torch.promote_types(x.dtype, torch.float32)
+    (p, w), (q, _) = _flat(x.to(work), mask), _flat(y.to(work), mask)
+    n = w.sum(1, keepdim=True).clamp_min(1)
+    mean_p, mean_q = ((v * w).sum(1, keepdim=True) / n for v in (p, q))
+    with torch.no_grad():
+        u, _, vt = torch.linalg.svd(((p - mean_p) * w).mT @ (q - mean_q))
+        flip = torch.ones(len(x), 3, dtype=work, device=x.device)
+        flip[:, 2] = torch.det(u @ vt).sign()
+        rotation = (u * flip[:, None]) @ vt
+    return rotation, mean_p, mean_q
+
+
+@full_precision
 def kabsch(
     x: Float[Tensor, "b *n 3"],
     y: Float[Tensor, "b *n 3"],
@@ -58,19 +81,12 @@ def kabsch(
 ) -> Float[Tensor, "b *n 3"]:
     """x moved rigidly onto y with the least squared distance; never reflected (Kabsch 1976).
 
-    The result carries no gradient of the rotation.
+    The result carries no gradient of the rotation; what the mask leaves out is zero.
     """
     work = torch.promote_types(x.dtype, torch.float32)
-    (a, w), (b, _) = _flat(x.to(work), mask), _flat(y.to(work), mask)
-    n = w.sum(1, keepdim=True).clamp_min(1)
-    mean_a, mean_b = ((v * w).sum(1, keepdim=True) / n for v in (a, b))
-    a = a - mean_a
-    with torch.no_grad():
-        u, _, vt = torch.linalg.svd((a * w).mT @ (b - mean_b))
-        flip = torch.ones(len(x), 3, dtype=work, device=x.device)
-        flip[:, 2] = torch.det(u @ vt).sign()
-        rotation = (u * flip[:, None]) @ vt
-    moved: Tensor = (a @ rotation + mean_b) * w
+    rotation, a, b = superposition(x, y, mask)
+    points, w = _flat(x.to(work), mask)
+    moved: Tensor = ((points - a) @ rotation + b) * w
     return moved.view_as(x).to(x.dtype)
 
 

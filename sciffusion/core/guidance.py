@@ -9,9 +9,92 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciffusion.core.cond import Cond
-from sciffusion.core.denoiser import Denoiser, Prediction, State, Wrapper
+from sciffusion.core.denoiser import WEAK, Denoiser, Prediction, Rescheduled, State, Wrapper
 from sciffusion.core.parameterization import times
 from sciffusion.core.schedules import Times
+
+
+def _inside(t: Times, interval: tuple[float, float], denoiser: Denoiser) -> Tensor:
+    """Where sigma/alpha lies in an interval, (B,) or 0-d."""
+    level = (-0.5 * denoiser.schedule.log_snr(t.double())).exp()
+    return (level >= interval[0]) & (level <= interval[1])
+
+
+def _check_interval(interval: tuple[float, float]) -> None:
+    if not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"a guidance interval is (low, high) in sigma/alpha, not {interval}")
+
+
+def _beyond(good: Prediction, poor: Prediction, scale: float, inside: Tensor) -> Prediction:
+    """poor + scale (good - poor) where inside, good elsewhere."""
+    w = torch.where(inside, scale, 1.0)
+    w = w if w.ndim == 0 else w.view(-1, *[1] * (good.x.ndim - 1))
+    x0 = poor.x0 + times(w, good.x0 - poor.x0)
+    return good.replace(x0, poor.eps + times(w, good.eps - poor.eps))
+
+
+class AutoGuided(Wrapper):
+    """x0 = weak + scale (x0 - weak): led away from what a weaker version of itself thinks.
+
+    Unlike classifier-free guidance it needs no condition and keeps variety (Karras et al. 2024,
+    "Guiding a diffusion model with a bad version of itself"). The weak one may be smaller, trained
+    for less time, or an earlier average of the same training.
+
+    Args:
+        weak: gives the same kind of answer, for the same noise of the same space; one that was
+            trained under another schedule is wrapped in `Rescheduled`.
+        scale: 1 is no guidance, and costs nothing.
+        interval: guide only where sigma/alpha lies in it.
+
+    Raises:
+        TypeError: the two differ in what they give or in what noise is.
+        ValueError: an interval that makes no sense.
+    """
+
+    def __init__(
+        self,
+        inner: Denoiser,
+        weak: Denoiser,
+        scale: float,
+        interval: tuple[float, float] = (0.0, float("inf")),
+    ) -> None:
+        super().__init__(inner)
+        _check_interval(interval)
+        if weak.gives != inner.gives or type(weak.space) is not type(inner.space):
+            raise TypeError(
+                f"the weak denoiser gives a {weak.gives} of {type(weak.space).__name__} noise, the "
+                f"other a {inner.gives} of {type(inner.space).__name__} noise: take one of its kind"
+            )
+        ends = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+        same = torch.allclose(weak.schedule.log_snr(ends), inner.schedule.log_snr(ends)) and (
+            torch.allclose(weak.schedule.alpha(ends), inner.schedule.alpha(ends))
+        )
+        self.weak = weak if same else Rescheduled(weak, inner.schedule)
+        self.scale, self.interval = scale, interval
+
+    def prepare(self, cond: Cond) -> Cond:
+        # What a network stores in `cond` is its own, under names that the other may use too.
+        other = self.weak.prepare(cond).structure
+        cond = self.inner.prepare(cond)
+        return cond.with_structure(**{f"{WEAK}:{k}": v for k, v in other.items()})
+
+    def predict(
+        self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
+    ) -> Prediction:
+        inside = _inside(t, self.interval, self)
+        good: Prediction = self.inner(x_t, t, cond, state)
+        if self.scale == 1 or not bool(inside.any()):
+            return good
+        own = None
+        if state is not None:  # its last thoughts are its own
+            own = State(state.rng, [], 0, state.memory.setdefault(WEAK, {}))
+        mark = f"{WEAK}:"
+        told = {k.removeprefix(mark): v for k, v in cond.structure.items() if k.startswith(mark)}
+        other = Cond(told, cond.condition, cond.keep) if told else cond
+        poor: Prediction = self.weak(x_t, t, other, own)
+        if state is not None and own is not None:
+            state.nfe += own.nfe
+        return _beyond(good, poor, self.scale, inside)
 
 
 class ClassifierFree(Wrapper):
@@ -30,16 +113,13 @@ class ClassifierFree(Wrapper):
         interval: tuple[float, float] = (0.0, float("inf")),
     ) -> None:
         super().__init__(inner)
-        if not 0 <= interval[0] < interval[1]:
-            raise ValueError(f"a guidance interval is (low, high) in sigma/alpha, not {interval}")
+        _check_interval(interval)
         self.scale, self.interval = scale, interval
 
     def predict(
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
-        low, high = self.interval
-        level = (-0.5 * self.schedule.log_snr(t.double())).exp()
-        inside = (level >= low) & (level <= high)
+        inside = _inside(t, self.interval, self)
         if self.scale == 1 or not cond.condition or not bool(inside.any()):
             given: Prediction = self.inner(x_t, t, cond, state)
             return given

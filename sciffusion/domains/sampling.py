@@ -10,11 +10,58 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
-from sciffusion.core.guidance import ClassifierFree, Clip, DynamicThreshold
-from sciffusion.core.samplers import Sampler
-from sciffusion.domains.base import Domain
+from sciffusion.core.guidance import AutoGuided, ClassifierFree, Clip, DynamicThreshold
+from sciffusion.core.samplers import Sampler, Twisted
+from sciffusion.core.steering import NotFiniteError
+from sciffusion.domains.base import Domain, load_model
 from sciffusion.errors import InputError
+
+
+class Edit:
+    """How a request leads a denoiser, and where its samples begin; this one does neither."""
+
+    def lead(self, denoiser: Denoiser) -> Denoiser:
+        """The denoiser to sample from.
+
+        Raises:
+            InputError: it cannot be led like this.
+        """
+        return denoiser
+
+    def begin(
+        self, denoiser: Denoiser, sampler: Sampler, cond: Cond, seed: int, index: torch.Tensor
+    ) -> dict[str, Any]:
+        """`x` and `times` for the sampler, where they are not its own."""
+        return {}
+
+
+def autoguided(
+    domain: Domain, denoiser: Denoiser, settings: Mapping[str, Any], device: torch.device
+) -> Denoiser:
+    """The denoiser beside a weaker one, where `guidance.by` names its run.
+
+    Raises:
+        InputError: the run cannot be read, is another domain's, or does not fit.
+    """
+    guidance = settings.get("guidance") or {}
+    if guidance.get("by") is None:
+        return denoiser
+    by, scale = guidance["by"], guidance["by_scale"]
+    other, weak, _ = load_model(by)
+    if other.name != domain.name:
+        raise InputError(f"guidance.by={by} is a run of domain={other.name}, not {domain.name}")
+    for fact in ("size", "channels", "classes"):
+        if domain.name == "image" and other.facts().get(fact) != domain.facts().get(fact):
+            raise InputError(f"guidance.by={by} was trained on images of another {fact}")
+    weak.autocast = getattr(denoiser, "autocast", None)
+    try:
+        return AutoGuided(
+            denoiser, weak.to(device), scale, (guidance["low"], guidance["high"])
+        ).eval()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"guidance.by={by}: {error}") from error
 
 
 def draw(
@@ -30,6 +77,7 @@ def draw(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
     processes: tuple[int, int] | None = None,
+    edit: Edit | None = None,
 ) -> Any:
     """n samples of a seed, decoded; under torchrun each process draws its share.
 
@@ -41,6 +89,7 @@ def draw(
         guidance: classifier-free scale; 1 is none.
         progress: called with the number of samples finished.
         processes: (rank, number) that share the work; by default those of torchrun.
+        edit: of something given; it leads the denoiser once it is guided.
 
     Raises:
         InputError: n or batch under 1, or a sampler that cannot use this denoiser.
@@ -52,18 +101,32 @@ def draw(
             denoiser = ClassifierFree(denoiser, guidance, guidance_interval)
         except ValueError as error:
             raise InputError(str(error)) from error
+    edit = edit or Edit()
+    denoiser = edit.lead(denoiser)
     check(sampler, denoiser)
     rank, world = processes or world_size()
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float32)
     mine = torch.arange(n)[rank::world]
     parts = []
+    if isinstance(sampler, Twisted):
+        particles = sampler.particles
+        if n % particles or world > 1:
+            raise InputError(
+                f"n={n}: particles={particles} answer together: give a multiple, in one process"
+            )
+        batch = max(batch // particles, 1) * particles
     for index in mine.split(batch) if len(mine) else ():
         shape, cond = domain.prior_cond(index, request or {})
         if guidance != 1 and not cond.condition:
             raise InputError(f"guidance={guidance:g}: this model was trained without a condition")
-        out = sampler(
-            denoiser, shape, cond.to(device), seed, index=index, dtype=dtype, device=device
-        )
+        cond, index = cond.to(device), index.to(device)
+        begun = edit.begin(denoiser, sampler, cond, seed, index)
+        try:
+            out = sampler(
+                denoiser, shape, cond, seed, index=index, dtype=dtype, device=device, **begun
+            )
+        except NotFiniteError as error:
+            raise InputError(str(error)) from error
         parts.append(domain.decode(out.x.cpu(), cond))
         if progress is not None:
             progress(len(index) * world)
@@ -79,6 +142,7 @@ def draw_asked(
     settings: Mapping[str, Any],
     device: torch.device,
     request: Mapping[str, Any],
+    edit: Edit | None = None,
 ) -> Any:
     """`draw` as settings ask for it (n, seed, batch, guidance, clip), with a progress bar.
 
@@ -108,6 +172,7 @@ def draw_asked(
             settings["batch"],
             device,
             lambda k: bar.advance(task, k),
+            edit=edit,
         )
 
 

@@ -2,14 +2,23 @@
 
 import pytest
 import torch
+from torch import nn
 
 from sciffusion.core.analytic import GaussianMixture
 from sciffusion.core.cond import Cond
-from sciffusion.core.denoiser import Denoiser, FunctionDenoiser, State
-from sciffusion.core.guidance import ClassifierFree, ClassifierGuided, Clip, DynamicThreshold
+from sciffusion.core.denoiser import Denoiser, FunctionDenoiser, NetworkDenoiser, State
+from sciffusion.core.guidance import (
+    AutoGuided,
+    ClassifierFree,
+    ClassifierGuided,
+    Clip,
+    DynamicThreshold,
+)
+from sciffusion.core.parameterization import X0
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import DDIM, Heun
 from sciffusion.core.schedules import EDM, VP, RectifiedFlow
+from sciffusion.core.spaces import ZeroCoM
 
 T = torch.tensor(0.4, dtype=torch.float64)
 
@@ -140,3 +149,61 @@ def test_dynamic_threshold_by_hand():
     pred = DynamicThreshold(inner, quantile=0.75)(torch.zeros(2, 5).double(), T)
     assert torch.allclose(pred.x0[0], x0[0])  # within [-1, 1]: untouched
     assert torch.allclose(pred.x0[1], torch.tensor([1.0, -1.0, 0.5, 0.25, 0.0]).double())
+
+
+def test_autoguidance_is_linear_and_needs_no_condition(x):
+    inner = TwoClasses(EDM(10.0))
+    weak = GaussianMixture(torch.zeros(1, 2), 4 * torch.eye(2)[None], EDM(10.0))
+    good, poor = inner(x, T), weak(x, T)
+    pred = AutoGuided(inner, weak, 2.5)(x, T)
+    for name in ("x0", "eps", "v", "velocity", "score"):
+        a, b = getattr(good, name), getattr(poor, name)
+        assert torch.allclose(getattr(pred, name), b + 2.5 * (a - b)), name
+    assert torch.equal(AutoGuided(inner, weak, 1.0)(x, T).x0, good.x0)
+    assert calls(AutoGuided(inner, weak, 2.5), Cond()) == 2
+    assert calls(AutoGuided(inner, weak, 2.5, (5.0, 6.0)), Cond()) == 1
+
+
+def test_autoguidance_and_classifier_free_compose(x):
+    inner = TwoClasses(VP())
+    weak = TwoClasses(VP())
+    both = ClassifierFree(AutoGuided(inner, weak, 2.0), 3.0)
+    assert torch.allclose(both(x, T, LABEL).x0, ClassifierFree(inner, 3.0)(x, T, LABEL).x0)
+
+
+def test_the_weak_one_may_come_from_another_schedule(x):
+    """It is asked at the same noise level, whatever it calls that."""
+    inner = TwoClasses(VP())
+    weak, same = (GaussianMixture(torch.ones(1, 2), torch.eye(2)[None], s()) for s in (EDM, VP))
+    other = AutoGuided(inner, weak, 2.0)(x, T)
+    assert torch.allclose(other.x0, AutoGuided(inner, same, 2.0)(x, T).x0, rtol=1e-6)
+    alien = FunctionDenoiser(lambda x, t, c: x, VP(), gives="velocity")
+    with pytest.raises(TypeError, match="velocity"):
+        AutoGuided(inner, alien, 2.0)
+    with pytest.raises(TypeError, match="ZeroCoM"):
+        AutoGuided(inner, FunctionDenoiser(lambda x, t, c: x, VP(), ZeroCoM()), 2.0)
+
+
+class Remembers(nn.Module):
+    """Answers its last thought plus a number of its own, and stores one in `prepare`."""
+
+    self_conditioned = True
+
+    def __init__(self, own):
+        super().__init__()
+        self.own = nn.Parameter(torch.tensor(own))
+
+    def prepare(self, cond):
+        return cond.with_structure(stored=self.own.detach().expand(6))
+
+    def forward(self, x, log_snr, cond):
+        assert (cond.structure["stored"] == self.own).all()
+        return cond.structure.get("previous", torch.zeros_like(x)) + self.own
+
+
+def test_each_has_a_memory_of_its_own():
+    inner, weak = (NetworkDenoiser(Remembers(own), VP(), X0()) for own in (1.0, 10.0))
+    guided = AutoGuided(inner, weak, 2.0)
+    out = DDIM(3)(guided, (2,), Cond(condition={"label": torch.zeros(6)}), n=6)
+    # After three calls: 3 and 30, so 30 + 2 (3 - 30).
+    assert torch.allclose(out.x, torch.full((6, 2), -24.0))

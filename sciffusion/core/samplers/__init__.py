@@ -5,6 +5,7 @@ from sciffusion.core.samplers.base import Sampler, Samples
 from sciffusion.core.samplers.consistency import Consistency
 from sciffusion.core.samplers.multistep import DPMSolverPP, SDEDPMSolverPP
 from sciffusion.core.samplers.ode import DormandPrince, Euler, Heun
+from sciffusion.core.samplers.particles import Twisted
 from sciffusion.core.samplers.sde import Churn, PredictorCorrector, alphafold3
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "SDEDPMSolverPP",
     "Sampler",
     "Samples",
+    "Twisted",
     "alphafold3",
 ]

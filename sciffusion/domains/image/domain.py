@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sciffusion.atomic import atomic_path
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.guidance import AutoGuided
 from sciffusion.core.likelihood import PIXEL, dequantised
 from sciffusion.core.losses import measure_sigma_data
 from sciffusion.core.rng import Rng
@@ -29,6 +30,7 @@ from sciffusion.domains.image.data import (
     to_model,
     to_uint8,
 )
+from sciffusion.domains.image.edit import ImageEdit
 from sciffusion.domains.sampling import draw_asked, world_size
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
@@ -194,7 +196,8 @@ class ImageDomain(Domain):
         home = source.parent if source.suffix == ".safetensors" else source
         out = Run(Path(settings["out"] or home / "samples")).make().path
         request = {"label": settings["label"]}
-        samples = draw_asked(self, denoiser, sampler, settings, device, request)
+        edit = ImageEdit.of(settings, self._facts)
+        samples = draw_asked(self, denoiser, sampler, settings, device, request, edit)
         if world_size()[0] > 0:
             return
         with atomic_path(out / "samples.npz") as temporary, temporary.open("wb") as file:
@@ -222,5 +225,7 @@ class ImageDomain(Domain):
             samples.x, label, train, test, settings["extractor"], settings["seed"]
         )
         if settings["bits_images"] and denoiser.gives != "jump":  # no posterior mean, no bound
-            table = Table(table.title, [*table.rows, bits_row(denoiser, self, settings)])
+            # Guidance sharpens what the network thinks; its bound is that of the network alone.
+            alone = denoiser.inner if isinstance(denoiser, AutoGuided) else denoiser
+            table = Table(table.title, [*table.rows, bits_row(alone, self, settings)])
         return Evaluation(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sciffusion.core.geometry import centre, random_rotations
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler
 from sciffusion.core.spaces import Harmonic, ZeroCoM
+from sciffusion.core.steering import NotFiniteError
 from sciffusion.domains.base import Batch, Domain, Evaluation, free_memory, out_of_memory
 from sciffusion.domains.molecule.data import (
     Conformers,
@@ -31,6 +32,9 @@ from sciffusion.errors import InputError
 from sciffusion.io.build import build
 from sciffusion.viz.grid import picture_grid
 from sciffusion.viz.molecules import molecule_picture
+
+if TYPE_CHECKING:
+    from sciffusion.domains.molecule.edit import MoleculeEdit
 
 MOST_ATOMS = {"cpu": 1000, "cuda": 20000}
 """Atoms of a batch that sampling is quickest with, by kind of device."""
@@ -200,6 +204,7 @@ def draw_coordinates(
     seed: int = 0,
     device: torch.device | str = "cpu",
     most_atoms: int | None = None,
+    edit: MoleculeEdit | None = None,
 ) -> list[Float[np.ndarray, "n 3"]]:
     """One conformer (N_i, 3) in Angstrom of each graph; graphs may repeat.
 
@@ -208,6 +213,7 @@ def draw_coordinates(
             same whatever it is drawn beside.
         most_atoms: of one batch, padding included; by default what suits the device. A batch that
             does not fit into memory is halved.
+        edit: what the conformers are led by.
 
     Raises:
         InputError: `most_atoms` under 1, or one molecule alone does not fit into memory.
@@ -225,7 +231,13 @@ def draw_coordinates(
         try:
             cond = structure({k: v.to(device) for k, v in known.gather(which[rows]).items()})
             shape = (cond.structure["mask"].shape[1], 3)
-            out = sampler(denoiser, shape, cond, seed, index=number[rows], device=device)
+            led, begun, index = denoiser, {}, number[rows].to(device)
+            if edit is not None:
+                led = edit.lead(denoiser, [graphs[k] for k in rows], shape)
+                begun = edit.begin(led, sampler, shape, cond, seed, index)
+            out = sampler(led, shape, cond, seed, index=index, device=device, **begun)
+        except NotFiniteError as error:
+            raise InputError(str(error)) from error
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -236,5 +248,6 @@ def draw_coordinates(
             free_memory()
             continue
         for k, x in zip(rows, out.x.float().cpu().numpy(), strict=True):
-            found[k] = x[: len(graphs[k])]
+            x = x[: len(graphs[k])]
+            found[k] = x if edit is None else edit.placed(x)
     return found

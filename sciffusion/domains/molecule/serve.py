@@ -15,6 +15,7 @@ from sciffusion.core.samplers import Sampler
 from sciffusion.domains.jobs import digest, team, terminated
 from sciffusion.domains.molecule.board import Board
 from sciffusion.domains.molecule.domain import MoleculeDomain, atoms_together, draw_coordinates
+from sciffusion.domains.molecule.edit import MoleculeEdit
 from sciffusion.domains.molecule.generate import TOGETHER, Draw
 from sciffusion.domains.molecule.job import Job
 from sciffusion.domains.sampling import check, world_size
@@ -26,11 +27,12 @@ def drawing(
     seed: int = 0,
     device: torch.device | str = "cpu",
     most_atoms: int | None = None,
+    edit: MoleculeEdit | None = None,
 ) -> Draw:
     """The network as what a `Generator` draws with."""
 
     def draw(graphs: Sequence[Any], numbers: Sequence[int]) -> Sequence[Any]:
-        return draw_coordinates(denoiser, sampler, graphs, numbers, seed, device, most_atoms)
+        return draw_coordinates(denoiser, sampler, graphs, numbers, seed, device, most_atoms, edit)
 
     return draw
 
@@ -50,7 +52,11 @@ def serve(
     """
     check(sampler, denoiser)
     most_atoms = atoms_together(config["most_atoms"], device)
-    draw = drawing(denoiser, sampler, config["seed"], device, most_atoms)
+    edit = MoleculeEdit.of(config)
+    if edit is not None:
+        check(sampler, edit.lead(denoiser, [], (1 << 10, 3)))
+        config = edit.request()
+    draw = drawing(denoiser, sampler, config["seed"], device, most_atoms, edit)
     together = TOGETHER.get(device.type, TOGETHER["cpu"])
     identity = {
         "weights": digest(denoiser),
@@ -58,6 +64,8 @@ def serve(
         "device": device.type,
         "precision": config["precision"],
         "most_atoms": most_atoms,
+        "guidance": config["guidance"] if config["guidance"]["by"] is not None else None,
+        "edit": None if edit is None else edit.identity,
     }
     serve_with(draw, domain.facts(), config, identity, together)
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sciffusion.core.cond import Cond
-from sciffusion.core.denoiser import PREVIOUS, Denoiser, State
+from sciffusion.core.denoiser import PREVIOUS, WEAK, Denoiser, State
 from sciffusion.core.geometry import random_rotations
 from sciffusion.core.guidance import ClassifierFree
-from sciffusion.core.samplers import Sampler
+from sciffusion.core.samplers import Sampler, Samples
+from sciffusion.core.steering import NotFiniteError
 from sciffusion.domains.base import free_memory, out_of_memory
 from sciffusion.domains.protein.backbone import Backbone
 from sciffusion.domains.protein.data import places
 from sciffusion.domains.protein.domain import ProteinDomain
 from sciffusion.domains.protein.partial import laid_on, noised, rest_of_way, rmsd, time_of
+from sciffusion.domains.protein.potentials import led
 from sciffusion.domains.protein.requests import NOISE, Request, Settings
 from sciffusion.domains.protein.symmetry import Symmetrised, point_group
 from sciffusion.domains.sampling import check
@@ -81,6 +84,7 @@ class Generator:
         try:
             if settings.guidance != 1:
                 denoiser = ClassifierFree(denoiser, settings.guidance, settings.guidance_interval)
+            denoiser = led(denoiser, settings.guide, self.request.chains)
             self.denoiser = denoiser if group is None else Symmetrised(denoiser, group)
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error
@@ -157,8 +161,7 @@ class Generator:
             x = noised(x0, self.time, self.denoiser, cond, self.settings.seed, index)
             times = rest_of_way(self.time, self.sampler, schedule)
         steps = len(self.sampler.grid(self.sampler.steps, schedule) if times is None else times) - 1
-        out = self.sampler(
-            self.denoiser,
+        out = self._sampled(
             shape,
             cond.to(self.device),
             self.settings.seed,
@@ -178,6 +181,17 @@ class Generator:
             for frame, sample in zip(frames, moments, strict=True):
                 frame.append(sample)
         return [Design(*row) for row in zip(numbers, found, frames, strict=True)]
+
+    def _sampled(self, *arguments: Any, **settings: Any) -> Samples:
+        """What the sampler gives.
+
+        Raises:
+            InputError: a potential that is not a number.
+        """
+        try:
+            return self.sampler(self.denoiser, *arguments, **settings)
+        except NotFiniteError as error:
+            raise InputError(str(error)) from error
 
     def _sized(self, x: Tensor, t: Tensor) -> Tensor:
         """A noisy sample scaled to the size of the data, for people to look at."""
@@ -228,8 +242,9 @@ def turned(x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State) -> Tensor:
     if state.history:
         raise InputError("rotate=true: this sampler looks back at earlier steps; choose another")
     rotation = random_rotations(state.rng, "turn", x.dtype).mT[:, None]
-    if (before := state.memory.get(PREVIOUS)) is not None:  # guidance has two for each sample
-        state.memory[PREVIOUS] = before @ rotation.repeat(len(before) // len(x), 1, 1, 1)
+    for memory in (state.memory, state.memory.get(WEAK, {})):
+        if (before := memory.get(PREVIOUS)) is not None:  # guidance has two for each sample
+            memory[PREVIOUS] = before @ rotation.repeat(len(before) // len(x), 1, 1, 1)
     return x @ rotation
 
 

@@ -62,6 +62,7 @@ class Settings:
     origin: str | Path | Backbone | None = None
     noise: float | None = None
     seed: int = 0
+    guide: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not (_whole(self.n) and 1 <= self.n <= MOST_SAMPLES):

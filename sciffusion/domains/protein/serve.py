@@ -23,12 +23,13 @@ from sciffusion.domains.protein.designs import Designs
 from sciffusion.domains.protein.domain import ProteinDomain
 from sciffusion.domains.protein.generate import Generator
 from sciffusion.domains.protein.layout import DESIGN
+from sciffusion.domains.protein.potentials import asked
 from sciffusion.domains.protein.requests import NOISE, Settings
 from sciffusion.domains.sampling import world_size
 
-OWN = ("length", "ss", "helix", "strand", "label", "temperature", "rotate", "symmetry")
+OWN = ("length", "ss", "helix", "strand", "label", "temperature", "rotate", "symmetry", "guide")
 """Settings that a sample depends on; n is none of them."""
-SHOWN = (*OWN, "guidance", "from", "noise", "sampler", "device", "precision")
+SHOWN = (*OWN, "guidance", "autoguidance", "from", "noise", "sampler", "device", "precision")
 """What the head of a file tells."""
 
 
@@ -112,7 +113,9 @@ def _identity(
         "weights": digest(denoiser),
         "seed": config["seed"],
         **{name: config[name] for name in OWN},
+        "guide": dict(config["guide"]) if asked(config["guide"]) else None,
         "guidance": interval if config["guidance"]["scale"] != 1 else None,
+        "autoguidance": _by(config["guidance"]),
         "sampler": config["sampler"],
         "device": device.type,
         "precision": config["precision"],
@@ -125,6 +128,10 @@ def _identity(
         found["structure"] = hashlib.sha256(origin.coords.tobytes()).hexdigest()[:12]
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
+
+
+def _by(guidance: Mapping[str, Any]) -> str | None:
+    return None if guidance["by"] is None else f"{guidance['by_scale']:g} from {guidance['by']}"
 
 
 def _shown(value: Any) -> str:
