@@ -51,6 +51,28 @@ def centre(
 
 
 @full_precision
+def superposition(
+    x: Float[Tensor, "b *n 3"],
+    y: Float[Tensor, "b *n 3"],
+    mask: Bool[Tensor, "b n"] | None = None,
+) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 1 3"], Float[Tensor, "b 1 3"]]:
+    """(R, from, to): (points - from) @ R + to moves x onto y with the least squared distance.
+
+    R is a proper rotation, never a reflection (Kabsch 1976), and carries no gradient.
+    """
+    work = torch.promote_types(x.dtype, torch.float32)
+    (a, w), (b, _) = _flat(x.to(work), mask), _flat(y.to(work), mask)
+    n = w.sum(1, keepdim=True).clamp_min(1)
+    mean_a, mean_b = ((v * w).sum(1, keepdim=True) / n for v in (a, b))
+    with torch.no_grad():
+        u, _, vt = torch.linalg.svd(((a - mean_a) * w).mT @ (b - mean_b))
+        flip = torch.ones(len(x), 3, dtype=work, device=x.device)
+        flip[:, 2] = torch.det(u @ vt).sign()
+        rotation = (u * flip[:, None]) @ vt
+    return rotation, mean_a, mean_b
+
+
+@full_precision
 def kabsch(
     x: Float[Tensor, "b *n 3"],
     y: Float[Tensor, "b *n 3"],
@@ -60,17 +82,9 @@ def kabsch(
 
     The result carries no gradient of the rotation.
     """
-    work = torch.promote_types(x.dtype, torch.float32)
-    (a, w), (b, _) = _flat(x.to(work), mask), _flat(y.to(work), mask)
-    n = w.sum(1, keepdim=True).clamp_min(1)
-    mean_a, mean_b = ((v * w).sum(1, keepdim=True) / n for v in (a, b))
-    a = a - mean_a
-    with torch.no_grad():
-        u, _, vt = torch.linalg.svd((a * w).mT @ (b - mean_b))
-        flip = torch.ones(len(x), 3, dtype=work, device=x.device)
-        flip[:, 2] = torch.det(u @ vt).sign()
-        rotation = (u * flip[:, None]) @ vt
-    moved: Tensor = (a @ rotation + mean_b) * w
+    rotation, mean_a, mean_b = superposition(x, y, mask)
+    a, w = _flat(x.to(rotation.dtype), mask)
+    moved: Tensor = ((a - mean_a) @ rotation + mean_b) * w
     return moved.view_as(x).to(x.dtype)
 
 

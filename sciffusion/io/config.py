@@ -21,7 +21,7 @@ OPTIONAL = ("experiment", "grid", "logger")
 """Groups of which none may be chosen."""
 TEXT = (
     "run", "out", "init", "root", "path", "val", "input", "smiles", "contigs", "elements",
-    "length", "ss", "from", "symmetry",
+    "length", "ss", "from", "symmetry", "motif", "total",
 )  # fmt: skip
 """Settings that are taken as they are typed: Hydra's grammar never sees them."""
 RUN_KEYS = ("domain", "data", "model", "schedule", "loss", "optimizer", "rate", "trainer", "seed")
