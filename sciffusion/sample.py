@@ -24,6 +24,8 @@ Draw samples from a run; sample i of a seed is the same in any batch and on any 
   python -m sciffusion.sample domain=protein length=60-128 n=10 out=designs/
   python -m sciffusion.sample run=DIR ss=HHHHHHHHHHLLLEEEEELLEEEEE guidance.scale=2 out=FILE.pdb
   python -m sciffusion.sample run=DIR from=FILE.pdb noise=5 n=10 out=variants/
+  python -m sciffusion.sample domain=protein motif=FILE.pdb contigs="10-40/A163-181/10-40" n=10 \\
+      out=DIR
   torchrun --nproc-per-node 4 -m sciffusion.sample run=DIR n=50000 out=DIR
 """
 

@@ -22,7 +22,7 @@ OPTIONAL = ("experiment", "grid", "logger")
 TEXT = (
     "run", "out", "init", "root", "path", "val", "input", "smiles", "contigs", "elements",
     "length", "ss", "from", "symmetry", "lengths", "metric", "seeds", "report_seeds", "mask", "by",
-    "fix", "distances", "torsions", "contacts", "hotspots",
+    "fix", "distances", "torsions", "contacts", "hotspots", "motif", "total",
 )  # fmt: skip
 """Settings that are taken as they are typed: Hydra's grammar never sees them."""
 RUN_KEYS = ("domain", "data", "model", "schedule", "loss", "optimizer", "rate", "trainer", "seed")

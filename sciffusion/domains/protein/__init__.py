@@ -35,6 +35,9 @@ class Backbones(Pretrained):
         symmetry: str | None = None,
         origin: str | Path | Backbone | None = None,
         noise: float | None = None,
+        motif: str | Path | Backbone | None = None,
+        contigs: str | None = None,
+        total: int | str | None = None,
         sampler: Sampler | None = None,
         temperature: float | None = None,
         label: int | None = None,
@@ -55,6 +58,10 @@ class Backbones(Pretrained):
             origin: a structure to vary, or its file; chain names, numbers and sequence are kept,
                 and samples lie on it.
             noise: Angstrom that it is varied from; 5 by default.
+            motif: a structure of which residues are kept, or its file; see docs/motifs.md.
+            contigs: which, and how many new ones between: "10-40/A163-181/10-40". By default what
+                the file's REMARK 999 says.
+            total: residues in all, 116 or "50-75".
             sampler: any of `sciffusion.core.samplers`; by default the one the run names.
             temperature: multiplies the `noise_scale` of samplers that stir in noise.
             label: of a class, where the network was trained with classes.
@@ -69,12 +76,12 @@ class Backbones(Pretrained):
         from sciffusion.domains.protein.requests import Settings
         from sciffusion.io.build import build
 
-        if length is None and ss is None and origin is None:
+        if all(v is None for v in (length, ss, origin, motif)):
             length = 100
         settings = Settings(
             n=n, seed=seed, length=length, ss=ss, helix=helix, strand=strand, symmetry=symmetry,
             origin=origin, noise=noise, temperature=temperature, label=label, guidance=guidance,
-            rotate=rotate,
+            rotate=rotate, motif=motif, contigs=contigs, total=total,
         )  # fmt: skip
         sampler = sampler or build(self.config["sampler"])
         generator = Generator(self.domain, self.denoiser, sampler, settings, self.device, batch)

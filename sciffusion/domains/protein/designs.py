@@ -27,9 +27,14 @@ from sciffusion.errors import InputError
 
 Remarks = Callable[[Sequence[Backbone]], list[str]]
 """Lines on the samples of a file."""
+Marks = Callable[[Backbone], np.ndarray | None]
+"""B-factors of a sample's residues."""
+Notes = Sequence[Mapping[str, Any]]
+"""What is known of samples, as JSON."""
 _OURS = re.compile(
     r"(design_\d{5,}(_trajectory)?\.(pdb|cif)(\.gz)?|part-\d{5,}\.arrow)"
-    r"|\.(design_|part-)\d{5,}.*\.tmp\.(pdb|cif|gz|arrow)"  # half a file, of a killed process
+    r"|(design_|part-)\d{5,}\.json"
+    r"|\.(design_|part-)\d{5,}.*\.tmp\.(pdb|cif|gz|arrow|json)"  # half a file, of a killed process
 )
 KINDS = ("pdb", "cif", "pdb.gz", "cif.gz")
 MOST_MODELS = 9999
@@ -44,14 +49,21 @@ class Designs:
         format: of the files in a folder: pdb, cif, pdb.gz or cif.gz.
         remarks: lines for the head of a file.
         unknown: how a residue of no known kind is written.
+        marks: B-factors of a sample's residues; zero by default.
 
     Raises:
         InputError: a format that is not known, or not that of `out`.
     """
 
     def __init__(
-        self, out: str, format: str | None, remarks: Remarks, unknown: str = DESIGN
+        self,
+        out: str,
+        format: str | None,
+        remarks: Remarks,
+        unknown: str = DESIGN,
+        marks: Marks | None = None,
     ) -> None:
+        self.marks = marks
         self.out, self.remarks, self.unknown = Path(out), remarks, unknown
         known = re.search(r"\.(pdb|cif)(\.gz)?$", out, re.IGNORECASE)
         self.one = known is not None
@@ -111,7 +123,7 @@ class Designs:
         with suppress(OSError, ValueError):
             before = json.loads(file.read_text())
         ours = [p for p in self._inside() if _OURS.fullmatch(p.name)]
-        done = [p for p in ours if p.name[0] != "." and "_trajectory" not in p.name]
+        done = [p for p in ours if self._is_sample(p.name)]
         for half in ours if not resume else [p for p in ours if p.name[0] == "."]:
             half.unlink(missing_ok=True)  # what a kill left, or what is to be replaced
         if not resume or not done:
@@ -138,6 +150,10 @@ class Designs:
         except OSError as error:
             raise InputError(f"cannot read {self.folder}: {error.strerror}") from error
 
+    @staticmethod
+    def _is_sample(name: str) -> bool:
+        return name[0] != "." and "_trajectory" not in name and not name.endswith(".json")
+
     def _path(self, number: int) -> Path:
         name = f"part-{number:05d}.arrow" if self.one else f"design_{number:05d}{self.suffix}"
         return self.folder / name
@@ -146,9 +162,22 @@ class Designs:
         """Whether this sample is there."""
         return self._path(number).exists()
 
-    def save(self, number: int, sample: Backbone, frames: Sequence[Backbone] = ()) -> None:
-        """A sample, and before it the way to it, so that a sample that is there is complete."""
+    def _note(self, number: int) -> Path:
+        return self.folder / f"{'part-' if self.one else 'design_'}{number:05d}.json"
+
+    def save(
+        self,
+        number: int,
+        sample: Backbone,
+        frames: Sequence[Backbone] = (),
+        note: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A sample, and before it the way to it and what is known of it, so that a sample that is
+        there is complete."""
         path = self._path(number)
+        if note is not None:
+            with atomic_path(self._note(number)) as temporary:
+                temporary.write_text(json.dumps(note, indent=1) + "\n")
         if frames:
             whole = self.out if self.one else path
             name = whole.name[: -len(self.suffix)]
@@ -159,7 +188,25 @@ class Designs:
             self._write(path, [sample], [sample])
 
     def _write(self, path: Path, models: list[Backbone], told: list[Backbone]) -> None:
-        write_backbone(path, models, remarks=self.remarks(told), unknown=self.unknown)
+        marks = None if self.marks is None else self.marks(told[0])
+        write_backbone(
+            path, models, b_factor=marks, remarks=self.remarks(told), unknown=self.unknown
+        )
+
+    def tabulate(self, name: str, table: Callable[[Notes], str], total: int) -> Path:
+        """A table of the samples' notes: NAME.csv in the folder, FILE.NAME.csv beside a file; there
+        the notes too, as FILE.NAME.json.
+        """
+        notes = [json.loads(self._note(k).read_text()) for k in range(total)]
+        beside = self.out.with_name(f"{self.out.name[: -len(self.suffix)]}.{name}.csv")
+        path = beside if self.one else self.folder / f"{name}.csv"
+        files = {path: table(notes)}
+        if self.one:
+            files[path.with_suffix(".json")] = json.dumps(notes, indent=1) + "\n"
+        for file, text in files.items():
+            with atomic_path(file) as temporary:
+                temporary.write_text(text)
+        return path
 
     def finish(self, total: int) -> None:
         """The one file, put together; nothing to do for a folder."""

@@ -12,18 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import PREVIOUS, WEAK, Denoiser, State
 from sciffusion.core.geometry import random_rotations
 from sciffusion.core.guidance import ClassifierFree
+from sciffusion.core.projection import Projected
 from sciffusion.core.samplers import Sampler, Samples
 from sciffusion.core.steering import NotFiniteError
 from sciffusion.domains.base import free_memory, out_of_memory
 from sciffusion.domains.protein.backbone import Backbone
 from sciffusion.domains.protein.data import places
 from sciffusion.domains.protein.domain import ProteinDomain
+from sciffusion.domains.protein.graft import scaffolded
+from sciffusion.domains.protein.motif_measures import Grafting, grafting, laid_on_motif, note_of
 from sciffusion.domains.protein.partial import laid_on, noised, rest_of_way, rmsd, time_of
 from sciffusion.domains.protein.potentials import led
 from sciffusion.domains.protein.requests import NOISE, Request, Settings
@@ -86,6 +90,8 @@ class Generator:
                 denoiser = ClassifierFree(denoiser, settings.guidance, settings.guidance_interval)
             denoiser = led(denoiser, settings.guide, self.request.chains)
             self.denoiser = denoiser if group is None else Symmetrised(denoiser, group)
+            if self.request.motif is not None:
+                self.denoiser = scaffolded(denoiser)
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error
         check(self.sampler, self.denoiser)
@@ -98,6 +104,9 @@ class Generator:
         """The kinds of samples before they are drawn: their chains, with coordinates of zero."""
         if (origin := self.request.origin) is not None:
             return [replace(origin, coords=np.zeros_like(origin.coords))]
+        if (motif := self.request.motif) is not None:
+            every = [motif.blank(p) for p in self.request.placements]
+            return list({(b.sequence, *b.chain.tolist()): b for b in every}.values())
         kinds = dict.fromkeys(self.request.chains)
         return [Backbone.of(np.zeros((sum(k), 4, 3)), lengths=k, name="design") for k in kinds]
 
@@ -160,6 +169,8 @@ class Generator:
             cond, x0 = cond.to(self.device), x0.to(self.device, self.dtype)
             x = noised(x0, self.time, self.denoiser, cond, self.settings.seed, index)
             times = rest_of_way(self.time, self.sampler, schedule)
+        if self.request.motif is not None:
+            cond = self.request.motif.known(cond, [self.request.placements[k] for k in numbers])
         steps = len(self.sampler.grid(self.sampler.steps, schedule) if times is None else times) - 1
         out = self._sampled(
             shape,
@@ -168,7 +179,7 @@ class Generator:
             index=index,
             x=x,
             times=times,
-            after_step=turned if self.settings.rotate else None,
+            after_step=self._after_step,
             callback=None if tick is None else lambda *_: tick(len(numbers) / steps),
             trajectory=trajectory,
             dtype=self.dtype,
@@ -193,6 +204,11 @@ class Generator:
         except NotFiniteError as error:
             raise InputError(str(error)) from error
 
+    def _after_step(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State) -> Tensor:
+        x = turned(x, t, s, cond, state) if self.settings.rotate else x
+        settle = isinstance(self.denoiser, Projected)
+        return self.denoiser.settle(x, t, s, cond, state) if settle else x
+
     def _sized(self, x: Tensor, t: Tensor) -> Tensor:
         """A noisy sample scaled to the size of the data, for people to look at."""
         schedule, std = self.denoiser.schedule, self.domain.facts()["sigma_data"]
@@ -202,6 +218,16 @@ class Generator:
     def _named(self, x: Tensor, cond: Cond, numbers: Sequence[int]) -> list[Backbone]:
         found = self.domain.decode(x.cpu(), cond)
         origin = self.request.origin
+        if (motif := self.request.motif) is not None:
+            placed = [self.request.placements[k] for k in numbers]
+            return [
+                replace(
+                    motif.blank(p),
+                    coords=laid_on_motif(b.coords, motif, p),
+                    name=f"design_{k:05d}",
+                )
+                for b, p, k in zip(found, placed, numbers, strict=True)
+            ]
         if origin is None:
             return [replace(b, name=f"design_{k:05d}") for b, k in zip(found, numbers, strict=True)]
         return [
@@ -212,6 +238,25 @@ class Generator:
     def rmsd(self, sample: Backbone) -> float | None:
         """To the structure that is varied, in Angstrom; None where there is none."""
         return None if self.request.origin is None else rmsd(sample, self.request.origin)
+
+    def grafting(self, sample: Backbone) -> tuple[Grafting, dict[str, Any]] | None:
+        """How a sample holds its motif, and all of it as JSON; None where there is none."""
+        if (motif := self.request.motif) is None:
+            return None
+        placement = self.request.placements[number_of(sample)]
+        found = grafting(sample, motif, placement)
+        return found, note_of(sample, motif, placement, found)
+
+    def marks(self, sample: Backbone) -> Float[np.ndarray, " l"] | None:
+        """1 for residues of the motif, 0 for new ones, as RFdiffusion's B-factors; None without."""
+        if self.request.motif is None:
+            return None
+        return (self.request.placements[number_of(sample)].group > 0).astype(np.float64)
+
+
+def number_of(sample: Backbone) -> int:
+    """Of a sample, from its name."""
+    return int(sample.name.removeprefix("design_"))
 
 
 def warmed(sampler: Sampler, temperature: float | None) -> Sampler:

@@ -21,6 +21,7 @@ from torch import Tensor
 from sciffusion.core.rng import Rng
 from sciffusion.domains.protein.backbone import Backbone
 from sciffusion.domains.protein.data import UNKNOWN_SS
+from sciffusion.domains.protein.motif import Motif, Placement
 from sciffusion.domains.protein.secondary import LETTERS
 from sciffusion.errors import InputError
 
@@ -42,6 +43,7 @@ class Settings:
 
     Args:
         origin: the structure to vary, or its file; `from` in a configuration.
+        motif, contigs, total: what is kept of a structure, and the residues in all (see `motif`).
 
     Raises:
         InputError: a setting out of its range, or settings that contradict each other.
@@ -61,6 +63,9 @@ class Settings:
     symmetry: str | None = None
     origin: str | Path | Backbone | None = None
     noise: float | None = None
+    motif: str | Path | Backbone | None = None
+    contigs: str | None = None
+    total: str | int | None = None
     seed: int = 0
     guide: Mapping[str, Any] | None = None
 
@@ -85,6 +90,20 @@ class Settings:
         if self.symmetry is not None and (self.origin is not None or self.rotate):
             other = "rotate=true" if self.rotate else "from="
             raise InputError(f"symmetry={self.symmetry} and {other} do not go together: choose one")
+        self._check_motif()
+
+    def _check_motif(self) -> None:
+        for name in ("contigs", "total"):
+            if self.motif is None and (value := getattr(self, name)) is not None:
+                raise InputError(f"{name}={value} is for a motif: give motif=FILE too")
+        if self.motif is None:
+            return
+        others = {"length": "total=", "ss": "helix= or strand=", "origin": None, "symmetry": None}
+        for name, instead in others.items():
+            if getattr(self, name) is not None:
+                shown = "from" if name == "origin" else name
+                use = f"; use {instead}" if instead else ": choose one"
+                raise InputError(f"motif= and {shown}= do not go together{use}")
 
     def _check_fold(self) -> None:
         for name in ("helix", "strand"):
@@ -134,6 +153,9 @@ class Request:
         self.origin, self.refused = _origin(settings.origin)
         codes = None if settings.ss is None else parse_ss(settings.ss)
         self._fixed = None if self.origin is None else [len(r) for r in _chains(self.origin)]
+        self.motif = None
+        if settings.motif is not None:
+            self.motif = Motif.of(settings.motif, settings.contigs, settings.total)
         self._asked: list[list[Range]] = []
         if settings.length is not None:
             self._asked = parse_length(settings.length)
@@ -141,12 +163,13 @@ class Request:
             self._fit(codes)
         self.secondary = None if codes is None else torch.cat(codes).repeat(copies)
         longest = max(sum(high for _, high in kind) for kind in self._asked or [[]])
-        if longest * copies > MOST_RESIDUES:
-            raise InputError(
-                f"length={settings.length}: {longest * copies} residues; at most {MOST_RESIDUES}"
-            )
+        most = longest * copies if self.motif is None else self.motif.total[1]
+        if most > MOST_RESIDUES:
+            name = "length" if self.motif is None else self.motif.contig.source
+            asked = settings.length if self.motif is None else self.motif.contig.text
+            raise InputError(f"{name}={asked}: {most} residues; at most {MOST_RESIDUES}")
 
-        told = (self.secondary, self.content, settings.label)
+        told = (self.secondary, self.content, settings.label, self.motif)
         if settings.guidance != 1 and all(what is None for what in told):
             raise InputError(
                 f"guidance.scale={settings.guidance:g} needs something to guide to: ss=, helix=, "
@@ -181,6 +204,8 @@ class Request:
         """Residues of the chains of each sample; the copies of a symmetry are chains too."""
         if self._fixed is not None:
             return [tuple(self._fixed)] * self.total
+        if self.motif is not None:
+            return [p.chains for p in self.placements]
         rng = Rng(self.settings.seed, torch.arange(self.total))
         if not self._asked:
             known = self.facts["lengths"]
@@ -193,6 +218,12 @@ class Request:
             * self.copies
             for kind, row in zip(kinds, u, strict=True)
         ]
+
+    @cached_property
+    def placements(self) -> list[Placement]:
+        """Where the motif stands in each sample."""
+        assert self.motif is not None
+        return self.motif.placements(self.settings.seed, range(self.total))
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -213,7 +244,8 @@ class Request:
             strand = _second("strand", said.helix) if said.strand is None else said.strand
             return [(helix, strand)]
         folds = self.facts.get("folds")
-        free = not said.typical or said.label is not None or self.origin is not None
+        told = (said.label, self.origin, self.motif)  # what is told otherwise
+        free = not said.typical or any(what is not None for what in told)
         if free or self.secondary is not None or not folds:
             return None
         size = torch.tensor([row[0] for row in folds])
@@ -228,6 +260,9 @@ class Request:
         """For `ProteinDomain.prior_cond`."""
         found: dict[str, Any] = {"lengths": self.chains, "content": self.content}
         found["secondary"] = None if self.secondary is None else [self.secondary]
+        # The fold of a motif is known for nothing; networks are told shares or residues, not both.
+        if self.motif is not None and self.content is None:
+            found["secondary"] = [self.motif.told(p) for p in self.placements]
         found["label"] = None if self.settings.label is None else int(self.settings.label)
         return found
 

@@ -23,13 +23,17 @@ from sciffusion.domains.protein.designs import Designs
 from sciffusion.domains.protein.domain import ProteinDomain
 from sciffusion.domains.protein.generate import Generator
 from sciffusion.domains.protein.layout import DESIGN
+from sciffusion.domains.protein.motif_measures import table_of, told_of
 from sciffusion.domains.protein.potentials import asked
-from sciffusion.domains.protein.requests import NOISE, Settings
+from sciffusion.domains.protein.requests import NOISE, Request, Settings
 from sciffusion.domains.sampling import world_size
 
 OWN = ("length", "ss", "helix", "strand", "label", "temperature", "rotate", "symmetry", "guide")
 """Settings that a sample depends on; n is none of them."""
-SHOWN = (*OWN, "guidance", "autoguidance", "from", "noise", "sampler", "device", "precision")
+SHOWN = (
+    *OWN, "guidance", "autoguidance", "from", "noise", "motif", "contigs", "total", "sampler",
+    "device", "precision",
+)  # fmt: skip
 """What the head of a file tells."""
 
 
@@ -56,7 +60,7 @@ def serve(
     settings = Settings.of(config)
     generator = Generator(domain, denoiser, sampler, settings, device, config["batch"])
     request = generator.request
-    identity = _identity(denoiser, config, request.origin, device)
+    identity = _identity(denoiser, config, request, device)
 
     def remarks(samples: Sequence[Backbone]) -> list[str]:
         told = [f"sciffusion {sciffusion.__version__}, weights {identity['weights'][:12]}"]
@@ -64,11 +68,13 @@ def serve(
             off = generator.rmsd(sample)
             more = "" if off is None else f": RMSD {off:.3f} A (N, CA, C, O) to {config['from']}"
             told.append(f"seed {settings.seed}, {sample.name}{more}")
+            if (graft := generator.grafting(sample)) is not None:
+                told.append(f"placed {graft[1]['contig']}: {told_of(graft[0])}")
         return told + [f"{k}: {_shown(identity[k])}" for k in SHOWN if identity.get(k)]
 
     out = str(config["out"] or "designs/")
     unknown = DESIGN if request.origin is None else "UNK"
-    designs = Designs(out, config["format"], remarks, unknown)
+    designs = Designs(out, config["format"], remarks, unknown, generator.marks)
     designs.check(generator.blanks(), request.total, config["trajectory"])
     for line in (*request.refused, request.beyond):
         say(line)
@@ -85,7 +91,9 @@ def serve(
         try:
             drawn = generator(mine, config["trajectory"], lambda k: progress.advance(task, k))
             for design in drawn:
-                designs.save(design.number, design.backbone, design.frames)
+                graft = generator.grafting(design.backbone)
+                note = None if graft is None else graft[1]
+                designs.save(design.number, design.backbone, design.frames, note)
         except Exception:
             designs.abandon()
             raise
@@ -94,6 +102,8 @@ def serve(
             raise
         barrier()
         if rank == 0:
+            if request.motif is not None:
+                say(f"measures of the motif: {designs.tabulate('motif', table_of, request.total)}")
             designs.finish(request.total)
     if rank == 0:
         least, most = min(request.sizes), max(request.sizes)
@@ -103,7 +113,7 @@ def serve(
 
 
 def _identity(
-    denoiser: Denoiser, config: Mapping[str, Any], origin: Backbone | None, device: torch.device
+    denoiser: Denoiser, config: Mapping[str, Any], request: Request, device: torch.device
 ) -> dict[str, Any]:
     """Everything that a sample depends on, but its number; as JSON."""
     low, high = config["guidance"]["low"], config["guidance"]["high"]
@@ -122,7 +132,11 @@ def _identity(
         "trajectory": config["trajectory"],
         "format": config["format"],
     }
-    if origin is not None:
+    if (motif := request.motif) is not None:
+        found["motif"], found["contigs"] = config["motif"], str(motif.contig)
+        found["total"] = "-".join(map(str, dict.fromkeys(motif.total)))
+        found["structure"] = hashlib.sha256(motif.kept.tobytes()).hexdigest()[:12]
+    if (origin := request.origin) is not None:
         found["from"] = config["from"]
         found["noise"] = NOISE if config["noise"] is None else config["noise"]
         found["structure"] = hashlib.sha256(origin.coords.tobytes()).hexdigest()[:12]

@@ -8,7 +8,7 @@ seen, only those that are bonded count. `expected_links` tells them apart, and a
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from sciffusion.domains.protein import geometry as g
@@ -89,16 +89,23 @@ def clashing(b: Backbone) -> Bool[np.ndarray, " l"]:
     sequence.
     """
     found = np.zeros(len(b), bool)
+    found[clash_pairs(b)] = True
+    return found
+
+
+def clash_pairs(b: Backbone) -> Int[np.ndarray, "k 2"]:
+    """Rows of residues that clash with each other, each pair once; see `clashing`."""
     chain = np.unique(b.chain, return_inverse=True)[1]
+    found = []
     for atoms, least, apart in (
         (b.coords[:, [CA]], CA_CLASH, CA_APART),
         (b.coords, ATOM_CLASH, ATOMS_APART),
     ):
         pairs = cKDTree(atoms.reshape(-1, 3)).query_pairs(least, output_type="ndarray")
-        i, j = pairs.T // atoms.shape[1]
+        i, j = np.sort(pairs // atoms.shape[1], axis=1).T
         far = (np.abs(i - j) >= apart) | (chain[i] != chain[j])
-        found[i[far]] = found[j[far]] = True
-    return found
+        found.append(np.stack([i[far], j[far]], 1))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def left_handed(b: Backbone) -> int:

@@ -1,0 +1,149 @@
+"""What is done to a thought of a backbone that must hold a motif: `Graft` and `Apart`.
+
+The motif is laid on the thought by least squares (`core.projection.RigidGroups`). By itself that
+tears the chain where the motif ends, by what thought and motif differ there; so the new residues
+next to an end move along as if they were one rigid piece with it, the less the farther along the
+chain they are, and the network makes good what is left. With low noise residues that are too near
+are moved apart too: a motif that the network did not think of lies where it may.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sciffusion.core.cond import Cond
+from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.geometry import full_precision
+from sciffusion.core.projection import GROUP, Projected, RigidGroups
+from sciffusion.domains.protein.backbone import CA, C, N
+
+WIDTH = 2.0
+"""Residues along the chain over which the motif's motion dies out."""
+LATE = 2.0
+"""Angstrom of noise below which residues are moved apart; above it a thought is no structure."""
+ATOMS_LEAST, CA_LEAST = 2.75, 3.5
+"""What `Apart` keeps atoms and CA from each other, Angstrom: above what `validity` calls a clash,
+as the steps that follow take some of it back."""
+ROUNDS, ENOUGH = 10, 0.02
+"""Times that residues are moved, at most, and Angstrom that are let be."""
+
+
+def scaffolded(denoiser: Denoiser) -> Projected:
+    """The denoiser of backbones that hold the motif that `cond.structure` says."""
+    return Projected(Projected(denoiser, Graft()), Apart(), below=LATE)
+
+
+class Graft:
+    """The motif in its place, and the new residues next to it moved along.
+
+    Of a new residue i and the nearest motif residue a on either side of it in its chain, i's atoms
+    y move by sum w^2 (M_a y - y) / sum w with M_a the rigid motion that takes the thought of a to
+    the motif's a, and w = exp(-((|i - a| - 1) / width)^2 / 2).
+
+    Args:
+        width: residues.
+    """
+
+    def __init__(self, width: float = WIDTH) -> None:
+        self.width, self.rigid = width, RigidGroups()
+
+    @full_precision
+    def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
+        placed, s = self.rigid(x0, cond), cond.structure
+        known, chain = s[GROUP] > 0, s["chain"]
+        b, length = known.shape
+        turn = frames(placed) @ frames(x0).mT
+        moved, weight = torch.zeros_like(x0), x0.new_zeros(b, length, 1, 1)
+        for end in nearest(known):
+            there = end.clamp(0, length - 1)
+            apart = (torch.arange(length, device=x0.device) - end).abs() - 1
+            same = (there == end) & (chain.gather(1, there) == chain)
+            w = (-0.5 * (apart / self.width) ** 2).exp().to(x0.dtype) * same
+            w = w[..., None, None]
+            pick = there[..., None, None]
+            before, after = (v[:, :, CA:CA + 1].gather(1, pick.expand(-1, -1, 1, 3))
+                             for v in (x0, placed))  # fmt: skip
+            r = turn.gather(1, pick.expand(-1, -1, 3, 3))
+            moved = moved + w**2 * (after + (x0 - before) @ r.mT - x0)
+            weight = weight + w
+        new = (~known & s["mask"])[..., None, None]
+        return torch.where(new, x0 + moved / weight.clamp_min(1e-6), placed)
+
+
+class Apart:
+    """Residues that come too near are moved apart along their shortest distance.
+
+    Residues of one group stay as they are to each other. A new residue takes its two neighbours
+    along in part, so that bonds give way over some length; a group moves as a whole, away from
+    other groups.
+    """
+
+    @full_precision
+    def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
+        s = cond.structure
+        mask, group = s["mask"], s[GROUP]
+        place = torch.arange(mask.shape[1], device=x0.device)
+        along = (place[:, None] - place).abs()
+        both = mask[:, :, None] & mask[:, None]
+        other = s["chain"][:, :, None] != s["chain"][:, None]
+        stiff = (group[:, :, None] == group[:, None]) & (group[:, :, None] > 0)
+        atoms, cas = (both & ~stiff & (other | (along >= k)) for k in (2, 3))
+        spread = (-0.5 * along.to(x0.dtype) ** 2).exp() * (both & ~other)
+        # Of two new residues, or two groups, each goes half the way; a motif does not give way.
+        new = (group == 0) & mask
+        share = torch.where(new[:, :, None] == new[:, None], 0.5, new[:, :, None].to(x0.dtype))
+        for _ in range(ROUNDS):
+            push, worst = _pushes(x0, atoms, cas)
+            if not bool((busy := worst > ENOUGH).any()):
+                break
+            push = (push * share[..., None]).sum(2)
+            step = spread @ (push * new[..., None])
+            step = torch.where(new[..., None], step, _together(push, group))
+            x0 = x0 + step[:, :, None] * busy[:, None, None, None]
+        return x0
+
+
+def _pushes(
+    x: Float[Tensor, "b l 4 3"], atoms: Bool[Tensor, "b l l"], cas: Bool[Tensor, "b l l"]
+) -> tuple[Float[Tensor, "b l l 3"], Float[Tensor, " b"]]:
+    """(what each residue should move away from each other one, the most of each sample)."""
+    b, length = x.shape[:2]
+    points = x.flatten(1, 2)
+    apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    apart = apart.view(b, length, 4, length, 4).transpose(2, 3)
+    over = (ATOMS_LEAST - apart).clamp_min(0) * atoms[..., None, None]
+    far = (CA_LEAST - apart[..., CA, CA]).clamp_min(0) * cas
+    over[..., CA, CA] = torch.maximum(over[..., CA, CA], far)
+    most, which = over.flatten(3).max(-1)
+    rows = torch.arange(b, device=x.device)[:, None, None]
+    place = torch.arange(length, device=x.device)
+    one = x[rows, place[:, None], which // 4]
+    two = x[rows, place[None, :], which % 4]
+    return most[..., None] * F.normalize(one - two, dim=-1), most.amax((1, 2))
+
+
+def _together(push: Float[Tensor, "b l 3"], group: Int[Tensor, "b l"]) -> Tensor:
+    """What each residue moves with its group: the sum of what its residues are pushed by."""
+    one = F.one_hot(group).to(push.dtype)[..., 1:]
+    total: Tensor = one @ (one.mT @ push)
+    return total
+
+
+def frames(x: Float[Tensor, "b l 4 3"]) -> Float[Tensor, "b l 3 3"]:
+    """A rotation for each residue, from its N, CA and C (Jumper et al. 2021, alg. 21)."""
+    ahead = F.normalize(x[:, :, C] - x[:, :, CA], dim=-1)
+    side = x[:, :, N] - x[:, :, CA]
+    side = F.normalize(side - (side * ahead).sum(-1, keepdim=True) * ahead, dim=-1)
+    return torch.stack([ahead, side, torch.linalg.cross(ahead, side)], -1)
+
+
+def nearest(known: Bool[Tensor, "b l"]) -> tuple[Int[Tensor, "b l"], Int[Tensor, "b l"]]:
+    """The last known residue at or before each, -1 where there is none, and the next, L if none."""
+    length = known.shape[1]
+    place = torch.arange(length, device=known.device).expand_as(known)
+    last = torch.where(known, place, -1).cummax(1).values
+    following = torch.where(known, place, length).flip(1).cummin(1).values.flip(1)
+    return last, following
