@@ -27,7 +27,7 @@ from sciffusion.io.command import command
 mpl.use("Agg")
 
 HEADLINES = {
-    "image": ("Frechet distance", "KID", "precision", "recall"),
+    "image": ("Frechet distance", "kernel distance", "precision", "recall"),
     "molecule": ("COV-R", "AMR-R", "COV-P", "AMR-P", "stereo obeyed, first"),
     "protein": ("CA-CA valid", "residues that clash", "JS, CA angle", "pairwise TM"),
 }

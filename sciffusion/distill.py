@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ Make a consistency network of a trained run: it samples in 1, 2 or 4 network cal
 run like any other; at the end its quality at few steps is measured beside the teacher's at many.
 
   python -m sciffusion.distill run=DIR                           into DIR-distilled
-  python -m sciffusion.distill run=DIR out=NEWDIR trainer.steps=5000 rate.lr=1e-4
+  python -m sciffusion.distill run=DIR out=NEWDIR trainer.steps=5000 rate.lr=5e-4
   python -m sciffusion.distill run=DIR loss=consistency_distillation out=NEWDIR
   python -m sciffusion.distill domain=molecule data=store data.root=STORE out=NEWDIR
   python -m sciffusion.distill out=NEWDIR                        resume, or measure again
@@ -34,9 +33,8 @@ TEACHERS = ("model", "space", "schedule", "parameterization", "learned_variance"
 """What a student takes over."""
 FREE = ("run", "out", "trainer", "logger", "students", "teachers")
 """What a resumed student may choose anew."""
-LAST = 0.02
-"""The noise, in units of sigma_data, that the jumps' levels would end at: they lie at equal steps
-of log-SNR between the start and this."""
+LEVELS = {"low": 0.3, "high": 10.0}
+"""Between which the levels between jumps lie, in units of sigma_data."""
 BY_MANY = "dpmpp"
 """The teacher's sampler where its own has no number of steps."""
 
@@ -124,7 +122,7 @@ def _fresh(arguments: Sequence[str], named: Mapping[str, str]) -> dict[str, Any]
     config["parameterization"] = _form(shared, size, config.pop("sigma_min"))
     grid = config["sampler"].get("grid")
     if grid and not any(a.startswith(("sampler=", "sampler.grid")) for a in arguments):
-        grid["log_snr_max"] = -2 * math.log(LAST * size)
+        grid |= {name: level * size for name, level in LEVELS.items()}
     config["teacher"] = config["init"] = os.path.abspath(teacher)
     config["run"] = str(config.pop("out") or _default_out(teacher, domain, named))
     if os.path.abspath(config["run"]) == os.path.abspath(_folder(teacher)):

@@ -245,7 +245,7 @@ def test_points_and_backbones(domain, loss, tmp_path, capsys):
     _, denoiser, config = load_model(student)
     assert denoiser.gives == "jump"
     size = config["facts"]["sigma_data"]
-    assert config["sampler"]["grid"]["log_snr_max"] == pytest.approx(-2 * np.log(0.02 * size))
+    assert config["sampler"]["grid"]["low"] == pytest.approx(0.3 * size)
     out = tmp_path / ("out.sdf" if domain == "molecule" else "out.pdb")
     asked = ["smiles=CCO", "tries=1"] if domain == "molecule" else ["length=20"]
     asked += ["n=2", "sampler.steps=1", f"out={out}"]

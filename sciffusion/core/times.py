@@ -240,6 +240,29 @@ class Levels(Grid):
         return torch.cat([t.new_ones(1), t, t.new_zeros(1)])
 
 
+class Between(Grid):
+    """For jumps: the start, then the middles of steps - 1 equal parts of ln(sigma/alpha), then 0.
+
+    Where a consistency network gains from another look is around the size of the data, whatever the
+    schedule starts from. The level of two steps is sqrt(low high).
+
+    Args:
+        low, high: sigma/alpha; by default 0.3 and 10 times a sigma_data of 0.5.
+    """
+
+    def __init__(self, low: float = 0.15, high: float = 5.0) -> None:
+        if not 0 < low < high:
+            raise ValueError(f"levels lie between 0 < low < high, not {low} and {high}")
+        self.low, self.high = low, high
+
+    def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
+        start = math.exp(-0.5 * _start(schedule, -2 * math.log(self.high)))
+        low, high = math.log(self.low), math.log(max(self.low, min(self.high, start)))
+        middle = torch.linspace(1, 0, 2 * steps - 1, dtype=torch.float64)[1::2]
+        t = schedule.t_of_log_snr(-2 * (low + (high - low) * middle))
+        return torch.cat([t.new_ones(1), t, t.new_zeros(1)])
+
+
 class UniformLogSNR(Grid):
     """Equal steps in log-SNR up to `log_snr_max`, then to the data (Lu et al. 2022)."""
 

@@ -28,7 +28,7 @@ from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import DDPM, Churn, Consistency, DormandPrince, DPMSolverPP
 from sciffusion.core.schedules import EDM, VP, RectifiedFlow
 from sciffusion.core.spaces import ZeroCoM
-from sciffusion.core.times import Levels
+from sciffusion.core.times import Between, Levels
 
 MEAN = torch.tensor([1.0, -0.5])
 COV = torch.tensor([[0.5, 0.2], [0.2, 0.3]])
@@ -133,6 +133,12 @@ def test_any_number_of_jumps_keeps_the_law(schedule, levels, sigma_min):
 def test_steps_come_back_to_the_levels_that_were_asked_for():
     grid = Consistency(levels=[0.8, 0.1]).grid(3, EDM(80))
     assert torch.allclose(80 * grid, torch.tensor([80, 0.8, 0.1, 0.0], dtype=torch.float64))
+    for steps, levels in ((1, []), (2, [1.0]), (4, [8 ** (2 / 3), 1.0, 8 ** (-2 / 3)])):
+        grid = Consistency(steps, Between(1 / 8, 8)).grid(steps, EDM(80))
+        wanted = torch.tensor([80, *levels, 0], dtype=torch.float64)
+        assert torch.allclose(80 * grid, wanted)
+    for schedule in (EDM(2.0), VP(), RectifiedFlow()):  # which may start under the highest level
+        assert (Consistency(6).grid(6, schedule).diff() < 0).all()
     with pytest.raises(ValueError, match="levels between"):
         Levels([0.8])(4, EDM())
     with pytest.raises(ValueError, match="does not fall"):

@@ -15,7 +15,7 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import PREVIOUS, Denoiser, State
 from sciffusion.core.parameterization import times
 from sciffusion.core.samplers.base import Sampler
-from sciffusion.core.times import Grid, Levels, UniformLogSNR
+from sciffusion.core.times import Between, Grid, Levels
 
 
 class Consistency(Sampler):
@@ -45,7 +45,7 @@ class Consistency(Sampler):
         self.accept_means = accept_means
 
     def default_grid(self) -> Grid:
-        return UniformLogSNR()
+        return Between()
 
     def check(self, denoiser: Denoiser) -> None:
         if not (self.accept_means and denoiser.gives == "mean"):
