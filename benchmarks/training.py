@@ -51,7 +51,8 @@ def trained(
             loss = module.loss_of(batch, step).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), config["trainer"]["clip"])
+        most = config["trainer"]["clip"] or float("inf")  # 0 is off
+        torch.nn.utils.clip_grad_norm_(module.parameters(), most)
         optimizer.step()
         module.ema.update(module.denoiser.network)
         losses.append(float(loss.detach()))
