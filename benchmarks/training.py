@@ -57,7 +57,8 @@ def trained(
             loss = module.loss_of(batch, step).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), config["trainer"]["clip"])
+        most = config["trainer"]["clip"] or float("inf")  # 0 is off
+        torch.nn.utils.clip_grad_norm_(module.parameters(), most)
         optimizer.step()
         for average in module.averages:
             average.update(module.denoiser.network)

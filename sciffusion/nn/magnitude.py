@@ -85,6 +85,7 @@ def cosine_attend(
     Args:
         qkv, heads, bias: as in `nn.attention.attend`.
     """
+    bias = None if bias is None else bias.to(qkv.dtype)
     return attend(normalize(qkv.unflatten(2, (3, heads, -1)), -1).flatten(2), heads, bias)
 
 

@@ -137,7 +137,7 @@ class MPConformerTransformer(nn.Module):
         told = mp_silu(mp_sum(h, self.noise(log_snr)[:, None], 0.5))
         s = mp_sum(h, self._placed(x).to(h.dtype), 0.5)
         for layer, bias in zip(self.layers, biases.unbind(1), strict=True):
-            s = layer(s, told, bias.to(s.dtype))
+            s = layer(s, told, bias)
         moved = self._answer(s) * mask[..., None]
         mean = moved.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
         return (moved - mean) * mask[..., None]

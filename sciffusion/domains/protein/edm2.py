@@ -132,6 +132,6 @@ class MPTransformerBackbone(nn.Module):
         biases = biases.masked_fill(~mask[:, None, None], -torch.inf)
         h = mp_sum(residue, seen, 0.7)
         for layer, bias in zip(self.layers, biases.split(self.heads, 1), strict=True):
-            h = layer(h, level[:, None], bias.to(h.dtype))
+            h = layer(h, level[:, None], bias)
         answer = self.head(normalize(h, -1)).to(x.dtype)
         return answer.unflatten(-1, (4, 3)) * mask[..., None, None]

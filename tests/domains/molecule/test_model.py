@@ -14,6 +14,7 @@ from sciffusion.domains.molecule.data import Graphs, structure
 from sciffusion.domains.molecule.edm2 import MPConformerTransformer
 from sciffusion.domains.molecule.model import PointTransformer
 from sciffusion.domains.molecule.transformer import ConformerTransformer, stereo_ranks
+from sciffusion.nn.magnitude import weight_error
 
 ALANINE = "C[C@H](N)C(=O)O"
 BUTENE = "C/C=C/C"
@@ -219,3 +220,24 @@ def test_a_place_around_a_centre_spans_the_asked_for_volume():
             for i in range(4) for j in range(i + 1, 4)
         )  # fmt: skip
         assert (-1) ** swaps == graph.tetra_sign[0]
+
+
+def test_magnitude_preserving_layers_alone_and_in_half_precision():
+    """No biases, no norms with weights; after a training forward all weights are of unit size."""
+    torch.manual_seed(0)
+    net = MPConformerTransformer(**SIZES).train()
+    assert {k.rpartition(".")[2] for k, _ in net.named_parameters()} == {"weight", "gain"}
+    net.out.gain.data.fill_(1.0)
+    cond = cond_of(from_smiles(ALANINE), from_smiles(TOLUENE))
+    x, level = places(cond), torch.tensor([0.5, 3.0])
+    optimizer = torch.optim.Adam(net.parameters(), 0.1)
+    net(x, level, cond).square().mean().backward()
+    optimizer.step()
+    assert weight_error(net) > 1e-3
+    plain = net(x, level, cond).detach()
+    assert weight_error(net) < 1e-3
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(x, level, cond)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, plain, atol=0.1 * float(plain.abs().max()), rtol=0)
+    assert weight_error(net) < 1e-3

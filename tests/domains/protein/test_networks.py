@@ -10,6 +10,7 @@ from sciffusion.domains.protein.domain import layout
 from sciffusion.domains.protein.edm2 import MPTransformerBackbone
 from sciffusion.domains.protein.model import EquivariantBackbone
 from sciffusion.domains.protein.transformer import TransformerBackbone
+from sciffusion.nn.magnitude import weight_error
 
 SMALL = {
     "irreps": "16x0e+8x1e", "edge": "8x0e+8x1e", "value": "8x0e+8x1e", "mixed": "4x0e+8x1e",
@@ -141,3 +142,25 @@ def test_widths_that_do_not_fit_are_refused():
     for wrong in ({"heads": 3}, {"irreps": "16x0e"}, {"edge": "8x0e+8x1e+4x2e"}):
         with pytest.raises(ValueError, match=r"heads|irreps"):
             EquivariantBackbone(**(SMALL | wrong))
+
+
+def test_tokens_keep_their_size_through_magnitude_preserving_layers():
+    """At the start; the plain transformer's do not. Nothing but weights and gains is learned."""
+    sizes, (x, level, cond) = {}, request()
+    real = cond.mask
+    for kind in (MPTransformerBackbone, TransformerBackbone):
+        network, found = kind(32, 12, 4, 8, 8, classes=2), []
+        for layer in network.layers:
+            layer.register_forward_hook(
+                lambda m, i, y, f=found: f.append(float(y[real].square().mean().sqrt()))
+            )
+        network(x, level, cond)
+        sizes[kind] = torch.tensor(found)
+        if kind is MPTransformerBackbone:
+            names = {k.rpartition(".")[2] for k, _ in network.named_parameters()}
+            assert names == {"weight", "gain"}
+            assert weight_error(network) < 1e-3
+    assert sizes[MPTransformerBackbone].min() > 0.7
+    assert sizes[MPTransformerBackbone].max() < 1.3
+    plain = sizes[TransformerBackbone]
+    assert plain.max() / plain.min() > 1.5
