@@ -24,7 +24,7 @@ WIDTH = 2.0
 """Residues along the chain over which the motif's motion dies out."""
 LATE = 2.0
 """Angstrom of noise below which residues are moved apart; above it a thought is no structure."""
-ATOMS_LEAST, CA_LEAST = 2.75, 3.5
+ATOMS_LEAST, CA_LEAST = 2.6, 3.3
 """What `Apart` keeps atoms and CA from each other, Angstrom: above what `validity` calls a clash,
 as the steps that follow take some of it back."""
 ROUNDS, ENOUGH = 10, 0.02
@@ -76,10 +76,16 @@ class Graft:
 class Apart:
     """Residues that come too near are moved apart along their shortest distance.
 
-    Residues of one group stay as they are to each other. A new residue takes its two neighbours
-    along in part, so that bonds give way over some length; a group moves as a whole, away from
-    other groups.
+    Residues of one group stay as they are to each other. A new residue takes its neighbours along
+    the chain with it, and gives way the less the nearer it is to the motif, which does not follow:
+    so no bond is stretched by much. A group moves as a whole, away from other groups.
+
+    Args:
+        width: residues along the chain over which a push dies out.
     """
+
+    def __init__(self, width: float = WIDTH) -> None:
+        self.width = width
 
     @full_precision
     def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
@@ -91,7 +97,11 @@ class Apart:
         other = s["chain"][:, :, None] != s["chain"][:, None]
         stiff = (group[:, :, None] == group[:, None]) & (group[:, :, None] > 0)
         atoms, cas = (both & ~stiff & (other | (along >= k)) for k in (2, 3))
-        spread = (-0.5 * along.to(x0.dtype) ** 2).exp() * (both & ~other)
+        spread = (-0.5 * (along / self.width) ** 2).exp().to(x0.dtype) * (both & ~other)
+        # 1/3, 2/3, 1, ... from the nearest motif residue of the chain on
+        held = (group > 0)[:, None] & ~other
+        ends = along.expand_as(held).masked_fill(~held, mask.shape[1]).amin(2)
+        loose = (ends / (self.width + 1)).clamp(max=1).to(x0.dtype)[..., None]
         # Of two new residues, or two groups, each goes half the way; a motif does not give way.
         new = (group == 0) & mask
         share = torch.where(new[:, :, None] == new[:, None], 0.5, new[:, :, None].to(x0.dtype))
@@ -100,8 +110,10 @@ class Apart:
             if not bool((busy := worst > ENOUGH).any()):
                 break
             push = (push * share[..., None]).sum(2)
-            step = spread @ (push * new[..., None])
-            step = torch.where(new[..., None], step, _together(push, group))
+            hit = (push.abs().amax(-1, keepdim=True) > 0).to(x0.dtype)
+            # Neighbours that are pushed together go as far as each, not as all of them.
+            step = spread @ (push * new[..., None]) / (spread @ hit).clamp_min(1)
+            step = torch.where(new[..., None], step * loose, _together(push, hit, group))
             x0 = x0 + step[:, :, None] * busy[:, None, None, None]
         return x0
 
@@ -125,11 +137,14 @@ def _pushes(
     return most[..., None] * F.normalize(one - two, dim=-1), most.amax((1, 2))
 
 
-def _together(push: Float[Tensor, "b l 3"], group: Int[Tensor, "b l"]) -> Tensor:
-    """What each residue moves with its group: the sum of what its residues are pushed by."""
+def _together(
+    push: Float[Tensor, "b l 3"], hit: Float[Tensor, "b l 1"], group: Int[Tensor, "b l"]
+) -> Float[Tensor, "b l 3"]:
+    """What each residue moves with its group: the mean of what its residues are pushed by."""
     one = F.one_hot(group).to(push.dtype)[..., 1:]
-    total: Tensor = one @ (one.mT @ push)
-    return total
+    mean = one.mT @ push / (one.mT @ hit).clamp_min(1)
+    moved: Tensor = one @ mean
+    return moved
 
 
 def frames(x: Float[Tensor, "b l 4 3"]) -> Float[Tensor, "b l 3 3"]:
