@@ -23,15 +23,20 @@ from torch import Tensor
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser, State
+from sciffusion.core.editing import Replacement
 from sciffusion.core.guidance import ClassifierGuided
 from sciffusion.core.integrate import Parts, dormand_prince
 from sciffusion.core.parameterization import times
+from sciffusion.core.projection import Projected
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers.ode import DormandPrince, angle, turning
 from sciffusion.core.spaces import Space
+from sciffusion.core.steering import Steered
 
 PIXEL = 2 / 255
 """Width of one of 256 levels where pixels 0..255 are scaled to [-1, 1]."""
+WITHOUT_GRADIENT = (ClassifierGuided, Steered, Projected, Replacement)
+"""Denoisers whose answer does not carry the gradient of all that they do."""
 
 
 class Divergence(Protocol):
@@ -259,11 +264,12 @@ class ProbabilityFlow:
         grad: bool,
     ) -> tuple[Tensor, Tensor, int]:
         """(y at the other end, (B, M) estimates of the integral of div v on the way, calls)."""
-        if any(isinstance(part, ClassifierGuided) for part in self.denoiser.modules()):
-            raise TypeError(
-                "a likelihood needs the divergence of all that moves a sample, and classifier "
-                "guidance does not pass gradients on: take the guidance away"
-            )
+        for part in self.denoiser.modules():
+            if isinstance(part, WITHOUT_GRADIENT):
+                raise TypeError(
+                    "a likelihood needs the divergence of all that moves a sample, and "
+                    f"{type(part).__name__} does not pass gradients on: take it away"
+                )
         space = self.denoiser.space
         index = torch.arange(len(y)) if index is None else index
         rng = Rng(seed, index.to(y.device))
