@@ -23,7 +23,7 @@ from sciffusion.domains.protein.data import (
     crop,
     places,
 )
-from sciffusion.domains.protein.domain import ProteinDomain
+from sciffusion.domains.protein.domain import SAID, SHARED, ProteinDomain
 from sciffusion.domains.protein.store import write_shard
 from sciffusion.errors import InputError
 
@@ -121,7 +121,7 @@ def domain(tmp_path):
     return ProteinDomain({**node, "longest": 40})
 
 
-def test_half_are_told_their_fold_and_a_quarter_their_shares(tmp_path):
+def test_some_are_told_their_fold_and_others_their_shares(tmp_path):
     d, n = domain(tmp_path), 2000
     batch = CHAINS.gather(torch.full((n,), 9))
     x, cond = d.encode(batch, Rng(0, torch.arange(n)))
@@ -130,7 +130,7 @@ def test_half_are_told_their_fold_and_a_quarter_their_shares(tmp_path):
     told = (cond.condition["secondary"] != UNKNOWN_SS).any(1)
     shares = (cond.condition["content"] >= 0).all(1)
     assert not (told & shares).any()
-    for found, expected in ((told, 0.5), (shares, 0.25)):
+    for found, expected in ((told, SAID), (shares, SHARED)):
         error = abs(float(found.float().mean()) - expected)
         assert error < 5 * (expected * (1 - expected) / n) ** 0.5
     assert float(cond.condition["content"][shares][:, 0].min()) > 0.8  # a helix
