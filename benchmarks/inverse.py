@@ -60,7 +60,7 @@ def world() -> tuple[GaussianMixture, GaussianMixture, Matrix, torch.Tensor, flo
 
 
 def apart(x: torch.Tensor, exact: GaussianMixture) -> dict[str, float]:
-    """Mean and covariance off, over the posterior's spread; total variation of the modes' shares."""
+    """How far the mean, the covariance and the modes' shares (total variation) are off."""
     x, weights = x.double(), exact.log_weights.exp()
     mean = weights @ exact.means
     off = exact.means - mean
@@ -221,8 +221,8 @@ def main() -> None:
     pictures, about = digits(options)
     text = "\n\n".join([
         "# Inverse problems",
-        "Analytic mixture of four Gaussians in five dimensions, two noisy measurements: distance of "
-        "samples from the exact posterior (mean over its spread, covariance relative, total "
+        "Analytic mixture of four Gaussians in five dimensions, two noisy measurements: how far "
+        "samples are from the exact posterior (mean over its spread, covariance relative, total "
         "variation of the modes' shares).",
         markdown(list(exact[0]), [list(r.values()) for r in exact]),
         f"Digits after {options.steps} steps: mean of {SAMPLES} posterior samples (PSNR, dB) and "
