@@ -60,7 +60,7 @@ def world() -> tuple[GaussianMixture, GaussianMixture, Matrix, torch.Tensor, flo
 
 
 def apart(x: torch.Tensor, exact: GaussianMixture) -> dict[str, float]:
-    """Mean and covariance off, over the posterior's spread; total variation of modes' shares."""
+    """How far the mean, the covariance and the modes' shares (total variation) are off."""
     x, weights = x.double(), exact.log_weights.exp()
     mean = weights @ exact.means
     off = exact.means - mean

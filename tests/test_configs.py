@@ -8,6 +8,8 @@ import torch
 import yaml
 
 from sciffusion import resources
+from sciffusion.core.inverse import PiGDM
+from sciffusion.core.operators import shrink
 from sciffusion.core.samplers import Sampler
 from sciffusion.domains.base import DOMAINS, Domain, build_denoiser
 from sciffusion.domains.image.domain import ImageDomain
@@ -125,9 +127,11 @@ def test_every_sampler_draws(name, domain, denoiser):
     of_means = ["sampler.accept_means=true"] if name == "consistency" else []
     sampler = build(sampler_of(name, *of_means))
     assert isinstance(sampler, Sampler)
-    if name == "twisted":  # its particles are weighed by what steers them
-        with pytest.raises(TypeError, match="steered"):
-            sampler.check(denoiser)
+    if name == "twisted":  # of something to be led by; a particle is then a sample
+        sampler.particles = 2
+        shape = (1, 8, 8)
+        denoiser = PiGDM(denoiser, shrink(8, 2), torch.zeros(1, 1, 4, 4), 0.3)
+        assert torch.isfinite(sampler(denoiser, shape, n=4).x).all()
         return
     assert_draws(domain, denoiser, sampler)
 

@@ -54,7 +54,7 @@ class ImageEdit(Edit):
     blur: float | None = None
     colourise: bool = False
     noise: float | None = None
-    solver: str = "moments"
+    solver: str = "pigdm"
     std: float = 0.01
     resample: int = 1
     jump: int = 10
