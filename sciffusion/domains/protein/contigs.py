@@ -262,7 +262,8 @@ def draw_lengths(ranges: Sequence[Range], total: Range, u: Sequence[float]) -> l
         below = np.r_[0.0, np.cumsum(after)]
 
         def upto(s: np.ndarray, below: np.ndarray = below) -> np.ndarray:
-            return below[np.clip(s + 1, 0, len(below) - 1)]
+            summed: np.ndarray = below[np.clip(s + 1, 0, len(below) - 1)]
+            return summed
 
         lengths = np.arange(low, high + 1)
         share = np.cumsum(upto(most - lengths) - upto(least - 1 - lengths))

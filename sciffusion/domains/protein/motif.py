@@ -124,7 +124,8 @@ class Motif:
     @property
     def kept(self) -> Float[np.ndarray, "k 4 3"]:
         """Coordinates of the motif's residues, in the contig's order."""
-        return self.backbone.coords[np.concatenate(self._rows)]
+        found: Float[np.ndarray, "k 4 3"] = self.backbone.coords[np.concatenate(self._rows)]
+        return found
 
     @cached_property
     def codes(self) -> Int[np.ndarray, " l"]:
@@ -153,7 +154,9 @@ class Motif:
 
     def _placed(self, contig: Contig) -> Placement:
         names, mine = contig.groups, iter(self._rows)
-        chains, rows, group = [], [], []
+        chains: list[int] = []
+        rows: list[int] = []
+        group: list[int] = []
         for chain in contig.chains:
             before = len(rows)
             for part in chain:

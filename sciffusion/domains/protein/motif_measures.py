@@ -107,9 +107,9 @@ def laid_on_motif(
 
 def _superposed(x: np.ndarray, target: np.ndarray, mine: Bool[np.ndarray, " l"]) -> np.ndarray:
     """All of x, moved as its residues `mine` are onto the target's."""
-    points = [torch.from_numpy(v.astype(np.float64))[None] for v in (x, target)]
-    rotation, middle, to = superposition(*points, torch.from_numpy(mine)[None])
-    found: np.ndarray = ((points[0] - middle[:, None]) @ rotation[:, None] + to[:, None])[0].numpy()
+    one, other = (torch.from_numpy(v.astype(np.float64))[None] for v in (x, target))
+    rotation, middle, to = superposition(one, other, torch.from_numpy(mine)[None])
+    found: np.ndarray = ((one - middle[:, None]) @ rotation[:, None] + to[:, None])[0].numpy()
     return found
 
 
