@@ -37,7 +37,8 @@ def trained(model, steps=40):
     settings = [f"model.{k}={v}" for k, v in SMALL.items() if "_size" not in k and "in_" not in k]
     config = compose(
         "train", ["experiment=edm2", f"model={model}", *settings, "model.channel_mult=[1,2]",
-                  "model.attention_levels=[1]", "rate.warmup=5", "rate.reference=20"],
+                  "model.attention_levels=[1]", "rate.lr=1e-2", "rate.warmup=5",
+                  "rate.reference=20"],
     )  # fmt: skip
     domain = ImageDomain(config["data"])
     module = make_module(domain, config)
