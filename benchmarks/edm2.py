@@ -83,7 +83,7 @@ def matched(options: argparse.Namespace, domain: ImageDomain, settings: list[str
     def size(settings: Sequence[str], *more: str) -> int:
         return parameters(build_denoiser(domain, composed(options, settings, *more)).network)
 
-    if not settings or "edm2" not in settings[0]:
+    if not {"experiment=edm2", "model=edm2_unet"} & set(settings):
         return []
     wanted = size([])
     one, two = (size(settings, f"model.embedding={w}") for w in (64, 128))
