@@ -4,8 +4,9 @@
     python benchmarks/edm2.py --data data=cifar10 data.root=DIR --name edm2_cifar10
 
 Time is this process's processor time on one thread; learning rates follow the share of it that is
-spent. EDM2's width is chosen to match the parameters of ADM's. Each training is drawn from with the
-recipe's sampler and the averaged weights, and kept in benchmarks/cache: a killed benchmark goes on.
+spent. The width of EDM2's embedding is chosen to match the parameters of ADM's. Each training is
+drawn from with the recipe's sampler and the averaged weights, and kept in benchmarks/cache: a
+killed benchmark goes on.
 """
 
 from __future__ import annotations
@@ -36,19 +37,26 @@ from sciffusion.metrics.frechet import frechet_distance
 from sciffusion.nn.magnitude import weight_error
 from sciffusion.training.fit import prepared
 
-EDM2 = ["experiment=edm2", "rate.warmup=1", "rate.reference=166667"]
-"""In millionths of the time, as `trained` tells it; 1/6 of it, as the experiment has."""
+EDM2 = ["experiment=edm2", "rate.warmup=1"]
+SLOW = "rate.reference=166667"
+"""In millionths of the time, as `trained` tells it: a sixth of it, as the experiment has."""
+COSINE = [
+    "model=edm2_unet", "loss=edm2", "loss.times.mean=-0.8", "loss.times.std=1.6",
+    "optimizer=adam", "trainer.clip=0", "rate.warmup=1",
+]  # fmt: skip
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     "adm": ("ADM's U-Net, its recipe (EDM's loss, AdamW, cosine)", []),
-    "edm2": ("EDM2 (learned uncertainty, Adam, inverse square root)", EDM2),
-    "edm2-fast": ("EDM2 at twice the rate", [*EDM2, "rate.lr=4.0e-2"]),
+    "edm2": ("EDM2 (learned uncertainty, Adam, inverse square root)", [*EDM2, SLOW]),
+    "edm2-fast": ("EDM2 at twice the rate", [*EDM2, SLOW, "rate.lr=4.0e-2"]),
+    "edm2-cosine": ("EDM2, cosine from 0.04", [*COSINE, "rate.lr=4.0e-2"]),
+    "edm2-cosine-fast": ("EDM2, cosine from 0.08", [*COSINE, "rate.lr=8.0e-2"]),
+    "edm2-network": (
+        "EDM2's network and optimizer with EDM's loss, cosine from 0.08",
+        ["model=edm2_unet", "optimizer=adam", "trainer.clip=0", "rate.warmup=1", "rate.lr=8.0e-2"],
+    ),
     "adm-loss": (
         "ADM's U-Net with EDM2's loss",
         ["loss=edm2", "loss.times.mean=-0.8", "loss.times.std=1.6"],
-    ),
-    "edm2-cosine": (
-        "EDM2 with a cosine rate",
-        ["experiment=edm2", "rate=cosine", "rate.warmup=1", "rate.lr=4.0e-2"],
     ),
 }
 """What it is, and the settings that make it."""
@@ -67,23 +75,20 @@ def parameters(network: nn.Module) -> int:
 
 
 def matched(options: argparse.Namespace, domain: ImageDomain, settings: list[str]) -> list[str]:
-    """The width at which the network has as many parameters as ADM's, as a setting."""
+    """The embedding's width at which the network has ADM's number of parameters, as a setting.
+
+    Channels stay ADM's: convolutions, where the time goes, are then the same.
+    """
 
     def size(settings: Sequence[str], *more: str) -> int:
         return parameters(build_denoiser(domain, composed(options, settings, *more)).network)
 
-    if "experiment=edm2" not in settings:
+    if not {"experiment=edm2", "model=edm2_unet"} & set(settings):
         return []
-    wanted, own = size([]), build_denoiser(domain, composed(options, settings)).network
-    start = own.stem.weight.shape[0]
-    guess = round(start * (wanted / parameters(own)) ** 0.5)
-    widths = {2 * max(1, guess // 2 + k) for k in (-1, 0, 1, 2)}
-
-    def setting(width: int) -> list[str]:
-        return [f"model.channels={width}", f"model.head_channels={width}"]
-
-    best = min(widths, key=lambda w: abs(size(settings, *setting(w)) - wanted))
-    return setting(best)
+    wanted = size([])
+    one, two = (size(settings, f"model.embedding={w}") for w in (64, 128))
+    width = max(8, 8 * round((64 + 64 * (wanted - one) / (two - one)) / 8))
+    return [f"model.embedding={width}"]
 
 
 def feature_sizes(denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Any) -> list[float]:

@@ -25,7 +25,7 @@ EPS = 1e-4
 SILU = 0.596
 """Root mean square of silu(z), z ~ N(0, 1)."""
 MOST = 256.0
-"""Activations beyond this are clipped, which half precision asks for."""
+"""Activations beyond this are clipped in half precision."""
 
 
 def normalize(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
@@ -39,6 +39,11 @@ def normalize(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     size = math.prod([x.shape[d] for d in dims])
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=finer)
     return x / torch.add(EPS, norm, alpha=size**-0.5).to(x.dtype)
+
+
+def clipped(x: Tensor) -> Tensor:
+    """x held in +-256 where it is of half precision; as it is otherwise."""
+    return x.clamp(-MOST, MOST) if x.dtype.itemsize < 4 else x
 
 
 def mp_silu(x: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from sciffusion.core.fourier import c_noise
 from sciffusion.nn.embeddings import LabelEmbedding
 from sciffusion.nn.magnitude import (
-    MOST,
     MPEmbedding,
     MPFourier,
     MPLinear,
+    clipped,
     cosine_attend,
     mp_silu,
     mp_sum,
@@ -86,4 +86,4 @@ class MPBlock(nn.Module):
         h = cosine_attend(self.qkv(s * attention), self.heads, bias)
         s = mp_sum(s, self.out(h), self.balance)
         h = self.narrow(mp_silu(self.wide(s) * mlp))
-        return mp_sum(s, h, self.balance).clamp(-MOST, MOST)
+        return clipped(mp_sum(s, h, self.balance))

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from sciffusion.core.cond import Cond
 from sciffusion.domains.image.model import check_levels, check_size, double, half, shape_for_size
 from sciffusion.nn.magnitude import (
-    MOST,
     MPConv2d,
     MPLinear,
+    clipped,
     cosine_attend,
     mp_cat,
     mp_silu,
@@ -97,7 +97,7 @@ class Block(nn.Module):
         y = self.conv1(mp_silu(x)) * (1 + self.told(told))[..., None, None]
         y = self.conv2(F.dropout(mp_silu(y), self.dropout, self.training))
         x = mp_sum(x if self.down else self.skip(x), y, self.balance)
-        return self.attention(x).clamp(-MOST, MOST)
+        return clipped(self.attention(x))
 
 
 class EDM2UNet(nn.Module):
@@ -117,6 +117,7 @@ class EDM2UNet(nn.Module):
         dropout: probability that a feature is dropped while training.
         label_balance, concat_balance: shares of the class and of the skip features.
         balance, attention_balance: shares of the residual and the attention branches.
+        embedding: width of what noise level and class become; None for that of the widest level.
 
     Raises:
         ValueError: a size that does not fit, with the size and the divisor.
@@ -138,6 +139,7 @@ class EDM2UNet(nn.Module):
         concat_balance: float = 0.5,
         balance: float = 0.3,
         attention_balance: float = 0.3,
+        embedding: int | None = None,
     ) -> None:
         super().__init__()
         self.divisor = 2 ** (len(channel_mult) - 1)
@@ -146,7 +148,7 @@ class EDM2UNet(nn.Module):
         check_size(image_size, image_size, self.divisor)
         check_levels(attention_levels, channel_mult)
 
-        width = max(channel_mult) * channels
+        width = embedding or max(channel_mult) * channels
         self.noise_embedding = MPLevel(width, channel_mult[0] * channels)
         self.label_embedding = None if num_classes is None else MPLabel(num_classes, width)
 

@@ -152,7 +152,7 @@ def test_tokens_keep_their_size_through_magnitude_preserving_layers():
         network, found = kind(32, 12, 4, 8, 8, classes=2), []
         for layer in network.layers:
             layer.register_forward_hook(
-                lambda m, i, y, f=found: f.append(float(y[real].square().mean().sqrt()))
+                lambda m, i, y, f=found: f.append(float(y[real].detach().square().mean().sqrt()))
             )
         network(x, level, cond)
         sizes[kind] = torch.tensor(found)
