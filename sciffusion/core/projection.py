@@ -37,14 +37,22 @@ class Projected(Wrapper):
 
     Args:
         projection: P. What it must know of each sample stands in `cond.structure`.
-        below: only where sigma/alpha is at most this.
+        interval: only where sigma/alpha lies in [low, high); what begins at 0 also settles samples.
+
+    Raises:
+        ValueError: an interval that is none.
     """
 
     def __init__(
-        self, inner: Denoiser, projection: Projection, below: float = float("inf")
+        self,
+        inner: Denoiser,
+        projection: Projection,
+        interval: tuple[float, float] = (0.0, float("inf")),
     ) -> None:
         super().__init__(inner)
-        self.projection, self.below = projection, below
+        if not 0 <= interval[0] < interval[1]:
+            raise ValueError(f"a projection's interval is (low, high) in sigma/alpha: {interval}")
+        self.projection, self.interval = projection, interval
         self.learned_variance = False  # it is that of another thought
 
     def project(self, x0: Float[Tensor, "b ..."], cond: Cond) -> Float[Tensor, "b ..."]:
@@ -55,8 +63,10 @@ class Projected(Wrapper):
         self, x_t: Float[Tensor, "b ..."], t: Times, cond: Cond, state: State | None
     ) -> Prediction:
         pred: Prediction = self.inner(x_t, t, cond, state)
+        low, high = self.interval
+        level = float((-0.5 * self.schedule.log_snr(t.double())).exp().max())
         # As times of a batch are equal or near, all of it is projected or none.
-        if float((-0.5 * self.schedule.log_snr(t.double())).exp().max()) > self.below:
+        if not (low <= level < high or level == high == float("inf")):
             return pred
         plain = Prediction(x_t, pred.x0, pred.eps, pred.c, self.space, cond)
         found = plain.replace(self.project(pred.x0, cond))
@@ -72,7 +82,7 @@ class Projected(Wrapper):
             return x
         if isinstance(self.inner, Projected):
             x = self.inner.settle(x, t, s, cond, state)
-        return self.project(x, cond)
+        return self.project(x, cond) if self.interval[0] == 0 else x
 
 
 class RigidGroups:

@@ -111,10 +111,10 @@ def test_images_are_projected_by_any_function():
     assert float(x[..., 2:].abs().max()) < 1e-6
 
 
-def test_above_a_level_of_noise_nothing_is_done():
+def test_outside_its_interval_nothing_is_done():
     inner = FunctionDenoiser(lambda x, t, c: torch.zeros_like(x), EDM(80.0))
-    denoiser = Projected(inner, lambda x0, c: x0 + 1, below=2.0)
-    for level, value in ((5.0, 0.0), (2.1, 0.0), (1.9, 1.0), (0.1, 1.0)):
+    denoiser = Projected(inner, lambda x0, c: x0 + 1, (0.5, 2.0))
+    for level, value in ((5.0, 0.0), (2.1, 0.0), (1.9, 1.0), (0.6, 1.0), (0.4, 0.0)):
         t = inner.schedule.t_of_log_snr(-2 * torch.tensor(level, dtype=torch.float64).log())
         pred = denoiser(torch.zeros(2, 3), t)
         assert float(pred.x0.mean()) == value

@@ -22,18 +22,21 @@ from sciffusion.domains.protein.backbone import CA, C, N
 
 WIDTH = 2.0
 """Residues along the chain over which the motif's motion dies out."""
-LATE = 2.0
-"""Angstrom of noise below which residues are moved apart; above it a thought is no structure."""
-ATOMS_LEAST, CA_LEAST = 2.6, 3.3
-"""What `Apart` keeps atoms and CA from each other, Angstrom: above what `validity` calls a clash,
-as the steps that follow take some of it back."""
+LATE, LAST = 2.0, 0.3
+"""Angstrom of noise below which residues are moved apart; above, a thought is no structure. Below
+the last the network cannot mend much any more, so only what would clash is moved."""
+ROOM, LEAST = (2.6, 3.3), (2.45, 3.05)
+"""What atoms and CA are kept from each other, Angstrom: at first with some room, which the network
+takes back in part, at last hardly above what `validity` calls a clash."""
 ROUNDS, ENOUGH = 10, 0.02
 """Times that residues are moved, at most, and Angstrom that are let be."""
 
 
 def scaffolded(denoiser: Denoiser) -> Projected:
     """The denoiser of backbones that hold the motif that `cond.structure` says."""
-    return Projected(Projected(denoiser, Graft()), Apart(), below=LATE)
+    denoiser = Projected(denoiser, Graft())
+    denoiser = Projected(denoiser, Apart(*ROOM), (LAST, LATE))
+    return Projected(denoiser, Apart(*LEAST), (0.0, LAST))
 
 
 class Graft:
@@ -81,11 +84,13 @@ class Apart:
     so no bond is stretched by much. A group moves as a whole, away from other groups.
 
     Args:
+        atoms: the least distance of backbone atoms of residues two or more apart, Angstrom.
+        cas: that of CA of residues three or more apart.
         width: residues along the chain over which a push dies out.
     """
 
-    def __init__(self, width: float = WIDTH) -> None:
-        self.width = width
+    def __init__(self, atoms: float, cas: float, width: float = WIDTH) -> None:
+        self.atoms, self.cas, self.width = atoms, cas, width
 
     @full_precision
     def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
@@ -96,7 +101,7 @@ class Apart:
         both = mask[:, :, None] & mask[:, None]
         other = s["chain"][:, :, None] != s["chain"][:, None]
         stiff = (group[:, :, None] == group[:, None]) & (group[:, :, None] > 0)
-        atoms, cas = (both & ~stiff & (other | (along >= k)) for k in (2, 3))
+        pairs = [both & ~stiff & (other | (along >= k)) for k in (2, 3)]
         spread = (-0.5 * (along / self.width) ** 2).exp().to(x0.dtype) * (both & ~other)
         # 1/3, 2/3, 1, ... from the nearest motif residue of the chain on
         held = (group > 0)[:, None] & ~other
@@ -106,7 +111,7 @@ class Apart:
         new = (group == 0) & mask
         share = torch.where(new[:, :, None] == new[:, None], 0.5, new[:, :, None].to(x0.dtype))
         for _ in range(ROUNDS):
-            push, worst = _pushes(x0, atoms, cas)
+            push, worst = self._pushes(x0, *pairs)
             if not bool((busy := worst > ENOUGH).any()):
                 break
             push = (push * share[..., None]).sum(2)
@@ -117,24 +122,23 @@ class Apart:
             x0 = x0 + step[:, :, None] * busy[:, None, None, None]
         return x0
 
-
-def _pushes(
-    x: Float[Tensor, "b l 4 3"], atoms: Bool[Tensor, "b l l"], cas: Bool[Tensor, "b l l"]
-) -> tuple[Float[Tensor, "b l l 3"], Float[Tensor, " b"]]:
-    """(what each residue should move away from each other one, the most of each sample)."""
-    b, length = x.shape[:2]
-    points = x.flatten(1, 2)
-    apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    apart = apart.view(b, length, 4, length, 4).transpose(2, 3)
-    over = (ATOMS_LEAST - apart).clamp_min(0) * atoms[..., None, None]
-    far = (CA_LEAST - apart[..., CA, CA]).clamp_min(0) * cas
-    over[..., CA, CA] = torch.maximum(over[..., CA, CA], far)
-    most, which = over.flatten(3).max(-1)
-    rows = torch.arange(b, device=x.device)[:, None, None]
-    place = torch.arange(length, device=x.device)
-    one = x[rows, place[:, None], which // 4]
-    two = x[rows, place[None, :], which % 4]
-    return most[..., None] * F.normalize(one - two, dim=-1), most.amax((1, 2))
+    def _pushes(
+        self, x: Float[Tensor, "b l 4 3"], atoms: Bool[Tensor, "b l l"], cas: Bool[Tensor, "b l l"]
+    ) -> tuple[Float[Tensor, "b l l 3"], Float[Tensor, " b"]]:
+        """(what each residue should move away from each other one, the most of each sample)."""
+        b, length = x.shape[:2]
+        points = x.flatten(1, 2)
+        apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        apart = apart.view(b, length, 4, length, 4).transpose(2, 3)
+        over = (self.atoms - apart).clamp_min(0) * atoms[..., None, None]
+        far = (self.cas - apart[..., CA, CA]).clamp_min(0) * cas
+        over[..., CA, CA] = torch.maximum(over[..., CA, CA], far)
+        most, which = over.flatten(3).max(-1)
+        rows = torch.arange(b, device=x.device)[:, None, None]
+        place = torch.arange(length, device=x.device)
+        one = x[rows, place[:, None], which // 4]
+        two = x[rows, place[None, :], which % 4]
+        return most[..., None] * F.normalize(one - two, dim=-1), most.amax((1, 2))
 
 
 def _together(

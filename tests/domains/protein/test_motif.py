@@ -18,7 +18,7 @@ from sciffusion.core.projection import RigidGroups, with_known
 from sciffusion.core.rng import Rng
 from sciffusion.domains.protein.backbone import CA, C, N
 from sciffusion.domains.protein.domain import layout
-from sciffusion.domains.protein.graft import Apart, Graft, frames, nearest
+from sciffusion.domains.protein.graft import ROOM, Apart, Graft, frames, nearest
 from sciffusion.domains.protein.motif import Motif
 from sciffusion.domains.protein.motif_measures import grafting, laid_on_motif
 from sciffusion.domains.protein.validity import clash_pairs, clashing
@@ -176,7 +176,7 @@ def test_a_thought_that_holds_its_motif_is_left_alone(case):
         cond.structure["known_group"],
     )
     torch.testing.assert_close(Graft()(x0, own), x0)
-    torch.testing.assert_close(Apart()(x0, own), x0)  # a helix without clashes
+    torch.testing.assert_close(Apart(*ROOM)(x0, own), x0)  # a helix without clashes
 
 
 def test_another_chain_does_not_come_along(case):
@@ -195,11 +195,11 @@ def test_what_is_too_near_is_moved_apart():
     cond = grafted(x0, x0, group, [12, 12])
     before = read(x0[0], [12, 12])
     assert len(clash_pairs(before)) > 3
-    found = Apart()(x0, cond)
+    found = Apart(*ROOM)(x0, cond)
     torch.testing.assert_close(found[:, :12], x0[:, :12])
     assert len(clash_pairs(read(found[0], [12, 12]))) == 0
     group[0, 12:] = 2  # two groups: both move, as rigid bodies
-    both = Apart()(x0, grafted(x0, x0, group, [12, 12]))
+    both = Apart(*ROOM)(x0, grafted(x0, x0, group, [12, 12]))
     assert len(clash_pairs(read(both[0], [12, 12]))) == 0
     for mine in (slice(0, 12), slice(12, 24)):
         shift = (both - x0)[0, mine].flatten(0, 1)
