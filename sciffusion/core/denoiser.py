@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
 from sciffusion.core.parameterization import (
-    X0,
     Coefficients,
-    Eps,
     Parameterization,
+    check_jump,
     eps_of_x0,
     times,
 )
@@ -296,22 +295,6 @@ def check_start(schedule: Schedule, parameterization: Parameterization) -> None:
             "schedule with zero terminal SNR (it divides by alpha(1) = 0): use v, x0, velocity or "
             "edm"
         )
-
-
-def check_jump(parameterization: Parameterization) -> None:
-    """Refuse parameterizations that make no consistency network.
-
-    Raises:
-        ValueError: f(x, no noise) = x would not hold, or nothing but an infinitely exact network
-            could jump from pure noise.
-    """
-    why = {
-        X0: "x0-prediction does not leave x as it is where there is no noise",
-        Eps: "eps-prediction multiplies its errors by sigma/alpha when it jumps from pure noise",
-    }
-    for kind, reason in why.items():
-        if isinstance(parameterization, kind):
-            raise ValueError(f"{reason}: a consistency network needs edm, v or velocity")
 
 
 class Rescheduled(Wrapper):

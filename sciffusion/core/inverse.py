@@ -85,19 +85,12 @@ class DPS(Measured):
     """S_t = (std^2 + r_t^2) / scale: no solve, the crudest.
 
     Args:
+        measured, settings: of `Measured`.
         scale: larger leans more on the measurement; over 1 / |A|^2 it may overshoot.
     """
 
-    def __init__(
-        self,
-        inner: Denoiser,
-        operator: Operator,
-        y: Float[Tensor, "b ..."],
-        std: float = 0.0,
-        scale: float = 1.0,
-        **settings: Any,
-    ) -> None:
-        super().__init__(inner, operator, y, std, **settings)
+    def __init__(self, *measured: Any, scale: float = 1.0, **settings: Any) -> None:
+        super().__init__(*measured, **settings)
         self.scale = scale
 
     def solve(
@@ -129,19 +122,12 @@ class MomentMatching(Measured):
     """S_t = A Cov[x0 | x_t] A^T + std^2, by conjugate gradients: a backward pass for each product.
 
     Args:
+        measured, settings: of `Measured`.
         products: with S_t, at most.
     """
 
-    def __init__(
-        self,
-        inner: Denoiser,
-        operator: Operator,
-        y: Float[Tensor, "b ..."],
-        std: float = 0.0,
-        products: int = 8,
-        **settings: Any,
-    ) -> None:
-        super().__init__(inner, operator, y, std, **settings)
+    def __init__(self, *measured: Any, products: int = 8, **settings: Any) -> None:
+        super().__init__(*measured, **settings)
         self.products = products
 
     def solve(

@@ -33,8 +33,6 @@ from sciffusion.core.samplers.ode import DormandPrince, angle, turning
 from sciffusion.core.spaces import Space
 from sciffusion.core.steering import Steered
 
-PIXEL = 2 / 255
-"""Width of one of 256 levels where pixels 0..255 are scaled to [-1, 1]."""
 WITHOUT_GRADIENT = (ClassifierGuided, Steered, Projected, Replacement)
 """Denoisers whose answer does not carry the gradient of all that they do."""
 
@@ -316,30 +314,6 @@ class ProbabilityFlow:
             m = change.shape[1]
             error = change.std(1) / m**0.5 if m > 1 else torch.full_like(value, math.nan)
         return LogLikelihood(value, error.detach(), z, dim, nfe)
-
-
-def bits_per_dim(
-    log_prob: Float[Tensor, " b"], dim: Float[Tensor, " b"], width: float = PIXEL
-) -> Float[Tensor, " b"]:
-    """Bits per dimension of discrete data from the log-density of uniformly dequantised ones.
-
-    -(log p(x + u) / dim + log width) / log 2, u uniform over a level: in expectation an upper bound
-    of the discrete model's (Theis et al. 2016, sec. 3.1).
-
-    Args:
-        log_prob: in nats.
-        dim: numbers of each sample.
-        width: of a level in the data's scale: 2/255 where 0..255 are scaled to [-1, 1].
-    """
-    return -(log_prob / dim + math.log(width)) / math.log(2)
-
-
-def dequantised(
-    x0: Float[Tensor, "b ..."], rng: Rng, width: float = PIXEL
-) -> Float[Tensor, "b ..."]:
-    """Discrete data with uniform noise as wide as a level, about its middle."""
-    u = rng.uniform("dequantise", tuple(x0.shape[1:])).to(x0.dtype)
-    return x0 + width * (u - 0.5)
 
 
 def round_trip(

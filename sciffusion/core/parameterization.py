@@ -193,3 +193,19 @@ class Preconditioned(Parameterization):
         return times(c.sigma / (self.sigma_data * n), x0) - times(
             self.sigma_data * c.alpha / n, eps
         )
+
+
+def check_jump(parameterization: Parameterization) -> None:
+    """Refuse parameterizations that make no consistency network.
+
+    Raises:
+        ValueError: f(x, no noise) = x would not hold, or nothing but an infinitely exact network
+            could jump from pure noise.
+    """
+    why = {
+        X0: "x0-prediction does not leave x as it is where there is no noise",
+        Eps: "eps-prediction multiplies its errors by sigma/alpha when it jumps from pure noise",
+    }
+    for kind, reason in why.items():
+        if isinstance(parameterization, kind):
+            raise ValueError(f"{reason}: a consistency network needs edm, v or velocity")

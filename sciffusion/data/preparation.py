@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -69,7 +70,7 @@ class Source:
         return ", ".join(file.name for file in self.files)
 
 
-class Notes:
+class Notes(ABC):
     """What is known of a chunk, or of a store.
 
     A domain's are a dataclass of numbers, lists and Counters, which add up.
@@ -83,9 +84,9 @@ class Notes:
     left_out: list[str]
 
     @property
+    @abstractmethod
     def used(self) -> int:
         """Records that came in."""
-        raise NotImplementedError
 
     def leave(self, where: str, name: str, reason: str) -> None:
         """Note a record that does not come in."""

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.discrete import bits_per_dim
 from sciffusion.core.likelihood import (
     Divergence,
     Exact,
     Hutchinson,
     ProbabilityFlow,
-    bits_per_dim,
     round_trip,
 )
 from sciffusion.core.rng import Rng

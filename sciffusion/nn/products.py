@@ -7,6 +7,7 @@ GPU.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def neighbour_product(width: list[int], lmax: int, backend: str = "own") -> Neig
     return made[backend](width, lmax)
 
 
-class Foreign(NeighbourProduct):
+class Foreign(NeighbourProduct, ABC):
     """A product of another library, built where it is first needed.
 
     It has tables and no weights, so it is kept out of the module's state: a checkpoint is the same
@@ -43,9 +44,9 @@ class Foreign(NeighbourProduct):
         super().__init__(width, lmax)
         self._made: dict[Any, nn.Module] = {}
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """The library's own module."""
-        raise NotImplementedError
 
     def product(self, like: Tensor) -> nn.Module:
         """It, on the device and in the type of `like`."""

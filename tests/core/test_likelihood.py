@@ -10,13 +10,11 @@ from sciffusion.core import tables
 from sciffusion.core.analytic import GaussianMixture, gaussian
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import FunctionDenoiser, NetworkDenoiser
+from sciffusion.core.discrete import PIXEL, bits_per_dim, dequantised
 from sciffusion.core.guidance import ClassifierGuided
 from sciffusion.core.likelihood import (
-    PIXEL,
     Hutchinson,
     ProbabilityFlow,
-    bits_per_dim,
-    dequantised,
     round_trip,
 )
 from sciffusion.core.parameterization import Preconditioned, V, Velocity

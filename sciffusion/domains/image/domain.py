@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from sciffusion.atomic import atomic_path
 from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
+from sciffusion.core.discrete import PIXEL, dequantised
 from sciffusion.core.guidance import AutoGuided
-from sciffusion.core.likelihood import PIXEL, dequantised
 from sciffusion.core.losses import measure_sigma_data
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import Sampler

@@ -17,7 +17,7 @@ from sciffusion.core.geometry import full_precision
 from sciffusion.domains.molecule.conditioner import mapped, neighbours_along_bonds, pair_codes
 from sciffusion.domains.molecule.data import BOND_CODES, MOST_HOPS
 from sciffusion.domains.molecule.graph import ATOM_FEATURES
-from sciffusion.domains.molecule.transformer import stereo_ranks
+from sciffusion.domains.molecule.transformer import GraphTransformer, stereo_ranks
 from sciffusion.nn.magnitude import (
     MPEmbedding,
     MPLinear,
@@ -61,7 +61,7 @@ class MPBondRound(nn.Module):
         return mp_sum(h, self.narrow(mp_silu(self.wide(normalize(h, -1)))))
 
 
-class MPConformerTransformer(nn.Module):
+class MPConformerTransformer(GraphTransformer):
     """Coordinates in, a vector for each atom out.
 
     Args:
@@ -75,8 +75,7 @@ class MPConformerTransformer(nn.Module):
         self, dim: int = 128, pair_dim: int = 32, layers: int = 6, heads: int = 8,
         bond_layers: int = 3,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.heads = heads
+        super().__init__(heads)
         self.atoms = nn.ModuleList(MPEmbedding(n, dim) for n in ATOM_FEATURES.values())
         self.edge = MPEmbedding(BOND_CODES, dim)
         self.rounds = nn.ModuleList(MPBondRound(dim) for _ in range(bond_layers))
@@ -97,7 +96,7 @@ class MPConformerTransformer(nn.Module):
         return self.place(with_one(x.to(torch.promote_types(x.dtype, torch.float32)), -1))
 
     @full_precision
-    def _answer(self, s: Float[Tensor, "b n d"]) -> Float[Tensor, "b n 3"]:
+    def answer(self, s: Float[Tensor, "b n d"]) -> Float[Tensor, "b n 3"]:
         return self.out(normalize(s.to(torch.promote_types(s.dtype, torch.float32)), -1))
 
     def prepare(self, cond: Cond) -> Cond:
@@ -116,28 +115,16 @@ class MPConformerTransformer(nn.Module):
         return normalize(h, -1)
 
     def _biases(self, h: Float[Tensor, "b n d"], cond: Cond) -> Float[Tensor, "b layers h n n"]:
-        """What the graph adds to the attention of each layer; padding is never attended to."""
         own, other = self.ends(h).mT.chunk(2, 1)
         tables = [e.unit().to(own.dtype) for e in (self.bond, self.hops, self.side, self.ranks)]
         known = F.embedding(*pair_codes(cond, *tables[:3])).permute(0, 3, 1, 2)
         ranks = F.embedding(stereo_ranks(cond), tables[3]).permute(0, 3, 1, 2)
         pair = (known + ranks + own[..., None] + other[:, :, None]) * 6**-0.5
         pair = mp_silu(pair.contiguous())
-        biases = mapped(self.biases.effective().to(pair.dtype), pair)
-        unknown = ~cond.structure["mask"][:, None, None, None]
-        return biases.unflatten(1, (len(self.layers), self.heads)).masked_fill(unknown, -torch.inf)
+        return self.by_layer(mapped(self.biases.effective().to(pair.dtype), pair), cond)
 
-    def forward(
-        self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
-    ) -> Float[Tensor, "b n 3"]:
-        """The network's answer F for coordinates scaled to unit size."""
-        mask = cond.structure["mask"]
-        cond = cond if "known_biases" in cond.structure else self.prepare(cond)
-        h, biases = cond.structure["known_atoms"], cond.structure["known_biases"]
-        told = mp_silu(mp_sum(h, self.noise(log_snr)[:, None], 0.5))
-        s = mp_sum(h, self._placed(x).to(h.dtype), 0.5)
-        for layer, bias in zip(self.layers, biases.unbind(1), strict=True):
-            s = layer(s, told, bias)
-        moved = self._answer(s) * mask[..., None]
-        mean = moved.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
-        return (moved - mean) * mask[..., None]
+    def started(
+        self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], known: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        told = mp_silu(mp_sum(known, self.noise(log_snr)[:, None], 0.5))
+        return mp_sum(known, self._placed(x).to(known.dtype), 0.5), told

@@ -7,6 +7,8 @@ et al. 2025) and AlphaFold 3's diffusion transformer (Abramson et al. 2024).
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -61,7 +63,55 @@ class Block(nn.Module):
         return s + g2 * self.mlp(self.norm2(s) * (1 + a2) + b2)
 
 
-class ConformerTransformer(nn.Module):
+class GraphTransformer(nn.Module):
+    """Attention of atoms, its biases from the graph; what a subclass's `layers` are is its own.
+
+    Args:
+        heads: of each layer, a function of (atoms, what they are told, bias).
+    """
+
+    layers: nn.ModuleList
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    @abstractmethod
+    def prepare(self, cond: Cond) -> Cond:
+        """`cond` with `known_atoms` and `known_biases`, which do not depend on the coordinates."""
+
+    @abstractmethod
+    def started(
+        self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], known: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """(atoms before the first layer, what every layer is told)."""
+
+    @abstractmethod
+    def answer(self, s: Float[Tensor, "b n d"]) -> Float[Tensor, "b n 3"]:
+        """From atoms after the last layer."""
+
+    def by_layer(
+        self, biases: Float[Tensor, "b lh n n"], cond: Cond
+    ) -> Float[Tensor, "b layers h n n"]:
+        """What the graph adds to the attention of each layer; padding is never attended to."""
+        unknown = ~cond.structure["mask"][:, None, None, None]
+        return biases.unflatten(1, (len(self.layers), self.heads)).masked_fill(unknown, -torch.inf)
+
+    def forward(
+        self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
+    ) -> Float[Tensor, "b n 3"]:
+        """The network's answer F for coordinates scaled to unit size."""
+        mask = cond.structure["mask"]
+        cond = cond if "known_biases" in cond.structure else self.prepare(cond)
+        s, told = self.started(x, log_snr, cond.structure["known_atoms"])
+        for layer, bias in zip(self.layers, cond.structure["known_biases"].unbind(1), strict=True):
+            s = layer(s, told, bias)
+        moved = self.answer(s) * mask[..., None]
+        mean = moved.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
+        return (moved - mean) * mask[..., None]
+
+
+class ConformerTransformer(GraphTransformer):
     """Coordinates in, a vector for each atom out.
 
     Args:
@@ -75,8 +125,7 @@ class ConformerTransformer(nn.Module):
         self, dim: int = 128, pair_dim: int = 32, layers: int = 6, heads: int = 8,
         bond_layers: int = 3,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.heads = heads
+        super().__init__(heads)
         self.known = Conditioner(dim, pair_dim, bond_layers)
         self.ranks = nn.Embedding(5, pair_dim)
         self.biases = nn.Sequential(nn.SiLU(), nn.Linear(pair_dim, layers * heads))
@@ -91,7 +140,7 @@ class ConformerTransformer(nn.Module):
         return self.place(x.float())
 
     @full_precision
-    def _answer(self, s: Float[Tensor, "b n d"]) -> Float[Tensor, "b n 3"]:
+    def answer(self, s: Float[Tensor, "b n d"]) -> Float[Tensor, "b n 3"]:
         return self.out(self.norm(s.float()))
 
     def prepare(self, cond: Cond) -> Cond:
@@ -100,23 +149,10 @@ class ConformerTransformer(nn.Module):
         return cond.with_structure(known_biases=self._biases(cond))
 
     def _biases(self, cond: Cond) -> Float[Tensor, "b layers h n n"]:
-        """What the graph adds to the attention of each layer; padding is never attended to."""
         pair = self.known(cond)[1] + self.ranks(stereo_ranks(cond)).permute(0, 3, 1, 2)
-        biases = each(self.biases[1], self.biases[0](pair))
-        unknown = ~cond.structure["mask"][:, None, None, None]
-        return biases.unflatten(1, (len(self.layers), self.heads)).masked_fill(unknown, -torch.inf)
+        return self.by_layer(each(self.biases[1], self.biases[0](pair)), cond)
 
-    def forward(
-        self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], cond: Cond
-    ) -> Float[Tensor, "b n 3"]:
-        """The network's answer F for coordinates scaled to unit size."""
-        known = cond.structure["mask"]
-        cond = cond if "known_biases" in cond.structure else self.prepare(cond)
-        h, biases = cond.structure["known_atoms"], cond.structure["known_biases"]
-        told = h + self.noise(log_snr)[:, None]
-        s = h + self._placed(x)
-        for layer, bias in zip(self.layers, biases.unbind(1), strict=True):
-            s = layer(s, told, bias)
-        moved = self._answer(s) * known[..., None]
-        mean = moved.sum(1, keepdim=True) / known.sum(1)[:, None, None]
-        return (moved - mean) * known[..., None]
+    def started(
+        self, x: Float[Tensor, "b n 3"], log_snr: Float[Tensor, " b"], known: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        return known + self._placed(x), known + self.noise(log_snr)[:, None]

@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciffusion.core.cond import Cond
-from sciffusion.core.geometry import centre
 from sciffusion.domains.protein.embedding import CODES, SHARES, both_distances, what_is_said
-from sciffusion.domains.protein.features import PLACES, Local, Radial, previous, relative_place
-from sciffusion.domains.protein.transformer import NUMBERS, seen_of_residues
+from sciffusion.domains.protein.features import PLACES, Radial, relative_place
+from sciffusion.domains.protein.transformer import NUMBERS, PlainBackbone, Positions
 from sciffusion.nn.magnitude import (
     MPEmbedding,
     MPLinear,
@@ -82,7 +81,7 @@ class MPPairs(nn.Module):
         return mp_silu(mp_sum(place, self.seen(known_size(seen).to(place.dtype)), 0.5))
 
 
-class MPTransformerBackbone(nn.Module):
+class MPTransformerBackbone(PlainBackbone):
     """Noisy backbones in, a vector for each atom out; not equivariant.
 
     Args:
@@ -94,9 +93,6 @@ class MPTransformerBackbone(nn.Module):
         scale: spread of the data in Angstrom, sigma_data.
     """
 
-    self_conditioned = True
-    few_shapes = True
-
     def __init__(
         self,
         dim: int = 192,
@@ -107,31 +103,27 @@ class MPTransformerBackbone(nn.Module):
         classes: int = 0,
         scale: float = 8.0,
     ) -> None:
-        super().__init__()
-        if dim % heads:
-            raise ValueError(f"model.heads={heads} must divide model.dim={dim}")
-        self.scale, self.heads = scale, heads
-        self.local = Local(scale)
+        super().__init__(dim, heads, scale)
+        self.heads = heads
         self.told, self.pairs = MPTold(dim, classes), MPPairs(pair_dim, radial)
         self.first, self.second = MPLinear(NUMBERS + 1, dim), MPLinear(dim, dim)
         self.biases = MPLinear(pair_dim, layers * heads, gain=1.0)
         self.layers = nn.ModuleList(MPBlock(dim, heads) for _ in range(layers))
         self.head = MPLinear(dim, 12, gain=0.0)
 
-    def forward(
-        self, x: Float[Tensor, "b l 4 3"], log_snr: Float[Tensor, " b"], cond: Cond
-    ) -> Float[Tensor, "b l 4 3"]:
-        """The network's answer F for coordinates scaled to unit size."""
-        mask = cond.structure["mask"]
-        x = centre(x.to(torch.promote_types(x.dtype, torch.float32)), mask) * self.scale
-        before, known = previous(cond, x)
-        seen = known_size(seen_of_residues(self.local, x, before, log_snr, cond))
+    def answer(
+        self,
+        seen: Float[Tensor, "b l f"],
+        log_snr: Float[Tensor, " b"],
+        positions: Positions,
+        cond: Cond,
+    ) -> Float[Tensor, "b l 12"]:
         residue, level = self.told(log_snr, cond)
-        seen = self.second(mp_silu(self.first(seen.to(residue.dtype))))
-        biases = self.biases(self.pairs(x, before, known, cond)).permute(0, 3, 1, 2)
-        biases = biases.masked_fill(~mask[:, None, None], -torch.inf)
+        seen = self.second(mp_silu(self.first(known_size(seen).to(residue.dtype))))
+        biases = self.biases(self.pairs(*positions, cond)).permute(0, 3, 1, 2)
+        biases = biases.masked_fill(~cond.structure["mask"][:, None, None], -torch.inf)
         h = mp_sum(residue, seen, 0.7)
         for layer, bias in zip(self.layers, biases.split(self.heads, 1), strict=True):
             h = layer(h, level[:, None], bias)
-        answer = self.head(normalize(h, -1)).to(x.dtype)
-        return answer.unflatten(-1, (4, 3)) * mask[..., None, None]
+        found: Tensor = self.head(normalize(h, -1))
+        return found

@@ -20,21 +20,17 @@ from torch import Tensor
 
 from sciffusion.core.rng import Rng
 from sciffusion.domains.protein.backbone import Backbone
-from sciffusion.domains.protein.data import UNKNOWN_SS
 from sciffusion.domains.protein.motif import Motif, Placement
-from sciffusion.domains.protein.secondary import LETTERS
+from sciffusion.domains.protein.typed import Range, parse_length, parse_ss
 from sciffusion.errors import InputError
 
 MOST_SAMPLES, MOST_RESIDUES = 1 << 20, 1 << 16
-CODES = {**{letter: code for code, letter in enumerate(LETTERS)}, "C": 0, "X": UNKNOWN_SS}
-CODES["-"] = UNKNOWN_SS
 NOISE = 5.0
 """Angstrom of noise that a given structure is varied with by default."""
 LIKE = 24
 """Training chains nearest in length that a sample's shares of helix and strand are drawn from."""
 SECONDS = {"strand": (0.36, 0.51), "helix": (0.57, 1.38)}
 """Share of one, by that of the other, in PDB chains of 40 to 256 residues: a - b x, at least 0."""
-Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -276,48 +272,6 @@ class Request:
             f"{longest} residues are more than the network was trained on ({largest}): look at "
             "the result (said once)"
         )
-
-
-def parse_length(length: str | int | Sequence[int]) -> list[list[Range]]:
-    """Ranges of residues: those of the chains (`+`) of each kind of sample (`,`).
-
-    Raises:
-        InputError: it cannot be read, a chain has no residues, or a range ends before it begins.
-    """
-    text = str(length) if isinstance(length, str | int) else ",".join(map(str, length))
-    return [[_range(part.strip(), text) for part in k.split("+")] for k in text.split(",")]
-
-
-def _range(part: str, text: str) -> Range:
-    if not (found := re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)):
-        raise InputError(
-            f"length={text} cannot be read: give residues (100), a range (60-128), several with "
-            "commas (60,80,100), or chains (40+40)"
-        )
-    low, high = int(found[1]), int(found[2] or found[1])
-    if low < 1:
-        raise InputError(f"length={text}: a chain has at least 1 residue")
-    if high < low:
-        raise InputError(f"length={text}: the range ends before it begins; write {high}-{low}")
-    return low, high
-
-
-def parse_ss(text: str) -> list[Int[Tensor, " l"]]:
-    """Codes of the residues of each chain; `+` parts chains.
-
-    Raises:
-        InputError: a letter that is not known, or a chain without residues.
-    """
-    letters = str(text).strip().upper()
-    for place, letter in enumerate(letters, 1):
-        if letter not in CODES and letter != "+":
-            raise InputError(
-                f"ss: {letter!r} at place {place} is not known: H helix, E strand, L or C loop, "
-                "X or - not said"
-            )
-    if not all(parts := letters.split("+")):
-        raise InputError(f"ss={text or repr('')}: a chain has at least 1 residue")
-    return [torch.tensor([CODES[letter] for letter in part]) for part in parts]
 
 
 def _origin(given: str | Path | Backbone | None) -> tuple[Backbone | None, list[str]]:

@@ -8,6 +8,8 @@ is nothing, as in Proteina (Geffner et al. 2025).
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,6 +24,8 @@ from sciffusion.nn.blocks import zero_init
 
 NUMBERS = 2 * 12 + 2 * 9 + Local.features
 """What is seen of a residue."""
+Positions = tuple[Tensor, Tensor, Tensor]
+"""(B, L, 4, 3) in Angstrom now and in the last thought, and (B,) whether there is one."""
 
 
 def seen_of_residues(
@@ -69,7 +73,52 @@ class PairBiasLayer(nn.Module):
         return h + (1 + g2) * self.mlp(self.norm(h) * (1 + a2) + b2)
 
 
-class TransformerBackbone(nn.Module):
+class PlainBackbone(nn.Module):
+    """What denoisers of backbones that are not equivariant share: what is seen, and the mask.
+
+    Args:
+        dim: width of a residue, a multiple of `heads`.
+        heads: of the attention.
+        scale: spread of the data in Angstrom, sigma_data.
+
+    Raises:
+        ValueError: a width that does not divide.
+    """
+
+    self_conditioned = True
+    few_shapes = True
+
+    def __init__(self, dim: int, heads: int, scale: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"model.heads={heads} must divide model.dim={dim}")
+        self.scale = scale
+        self.local = Local(scale)
+
+    @abstractmethod
+    def answer(
+        self,
+        seen: Float[Tensor, "b l f"],
+        log_snr: Float[Tensor, " b"],
+        positions: Positions,
+        cond: Cond,
+    ) -> Float[Tensor, "b l 12"]:
+        """Of each residue's atoms, from what is seen of it and of pairs."""
+        ...
+
+    def forward(
+        self, x: Float[Tensor, "b l 4 3"], log_snr: Float[Tensor, " b"], cond: Cond
+    ) -> Float[Tensor, "b l 4 3"]:
+        """The network's answer F for coordinates scaled to unit size."""
+        mask = cond.structure["mask"]
+        x = centre(x.to(torch.promote_types(x.dtype, torch.float32)), mask) * self.scale
+        before, known = previous(cond, x)
+        seen = seen_of_residues(self.local, x, before, log_snr, cond)
+        answer = self.answer(seen, log_snr, (x, before, known), cond).to(x.dtype)
+        return answer.unflatten(-1, (4, 3)) * mask[..., None, None]
+
+
+class TransformerBackbone(PlainBackbone):
     """Noisy backbones in, a vector for each atom out; not equivariant.
 
     Args:
@@ -81,9 +130,6 @@ class TransformerBackbone(nn.Module):
         scale: spread of the data in Angstrom, sigma_data.
     """
 
-    self_conditioned = True
-    few_shapes = True
-
     def __init__(
         self,
         dim: int = 192,
@@ -94,29 +140,24 @@ class TransformerBackbone(nn.Module):
         classes: int = 0,
         scale: float = 8.0,
     ) -> None:
-        super().__init__()
-        if dim % heads:
-            raise ValueError(f"model.heads={heads} must divide model.dim={dim}")
-        self.scale = scale
-        self.local = Local(scale)
+        super().__init__(dim, heads, scale)
         self.told, self.pairs = Told(dim, classes), Pairs(pair_dim, radial)
         self.first = nn.Sequential(nn.Linear(NUMBERS, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.layers = nn.ModuleList(PairBiasLayer(dim, heads, pair_dim) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.head = zero_init(nn.Linear(dim, 12))
 
-    def forward(
-        self, x: Float[Tensor, "b l 4 3"], log_snr: Float[Tensor, " b"], cond: Cond
-    ) -> Float[Tensor, "b l 4 3"]:
-        """The network's answer F for coordinates scaled to unit size."""
-        mask = cond.structure["mask"]
-        x = centre(x.to(torch.promote_types(x.dtype, torch.float32)), mask) * self.scale
-        before, known = previous(cond, x)
-        seen = seen_of_residues(self.local, x, before, log_snr, cond)
+    def answer(
+        self,
+        seen: Float[Tensor, "b l f"],
+        log_snr: Float[Tensor, " b"],
+        positions: Positions,
+        cond: Cond,
+    ) -> Float[Tensor, "b l 12"]:
         residue, level = self.told(log_snr, cond)
-        pair, _ = self.pairs(x, before, known, cond)
+        pair, _ = self.pairs(*positions, cond)
         h = self.first(seen.to(residue.dtype)) + residue
         for layer in self.layers:
-            h = layer(h, level, pair, mask)
-        answer = self.head(self.norm(h + level[:, None])).to(x.dtype)
-        return answer.unflatten(-1, (4, 3)) * mask[..., None, None]
+            h = layer(h, level, pair, cond.structure["mask"])
+        found: Tensor = self.head(self.norm(h + level[:, None]))
+        return found

@@ -5,8 +5,9 @@ import pytest
 from support.backbones import made
 from support.protein_run import FACTS
 
-from sciffusion.domains.protein.requests import Request, Settings, parse_length, parse_ss
+from sciffusion.domains.protein.requests import Request, Settings
 from sciffusion.domains.protein.secondary import LETTERS
+from sciffusion.domains.protein.typed import parse_length, parse_ss
 from sciffusion.domains.protein.writers import write_backbone
 from sciffusion.errors import InputError
 
