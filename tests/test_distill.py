@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from support.checkpoints import assert_same, leaves
 
 from sciffusion import distill, evaluate, export, sample, train
 from sciffusion.core.samplers import Consistency
@@ -148,17 +149,6 @@ def test_a_boundary_of_one_s_own(run, tmp_path):
     assert (denoiser(x, t).x0 - x).abs().max() < 1e-6
 
 
-def leaves(state, name=""):
-    if isinstance(state, dict):
-        for k, v in state.items():
-            yield from leaves(v, f"{name}/{k}")
-    elif isinstance(state, list | tuple):
-        for k, v in enumerate(state):
-            yield from leaves(v, f"{name}/{k}")
-    else:
-        yield name, state
-
-
 @pytest.mark.parametrize("loss", ["consistency", "consistency_distillation"])
 def test_a_student_that_was_stopped_goes_on_as_if_it_was_not(loss, run, tmp_path, monkeypatch):
     """Stopped after 4 of 8 steps, in the middle of the schedule that brings t and r together."""
@@ -178,13 +168,8 @@ def test_a_student_that_was_stopped_goes_on_as_if_it_was_not(loss, run, tmp_path
         distill.main([*own, f"out={halves.path}"])
     assert load_checkpoint(halves.checkpoint)["step"] == 4
     distill.main([f"out={halves.path}"])
-    first, second = (dict(leaves(load_checkpoint(r.checkpoint))) for r in (whole, halves))
-    assert first.keys() == second.keys()
-    assert not any("teacher" in k for k in first)
-    for name, value in first.items():
-        same = torch.equal(value, second[name]) if torch.is_tensor(value) else value == second[name]
-        assert same, name
-    assert whole.metrics.read_bytes() == halves.metrics.read_bytes()
+    assert_same(whole, halves)
+    assert not any("teacher" in name for name, _ in leaves(load_checkpoint(whole.checkpoint)))
 
 
 def test_dropout_of_a_trained_network_is_shared(tmp_path, tiny):
