@@ -22,14 +22,14 @@ CA = 1
 LOCAL = 12
 """Atoms of a residue and of its two neighbours along the chain."""
 PAIRS = list(itertools.combinations(range(LOCAL), 2))
-_BONDED = {  # within a residue, and from a residue's N CA C O to the next one's
+BONDED = {  # within a residue, and from a residue's N CA C O to the next one's
     (0, 1): 1.459, (1, 2): 1.525, (2, 3): 1.229, (0, 2): 2.46, (1, 3): 2.40,
     (2, 4): 1.336, (1, 4): 2.43, (3, 4): 2.25, (2, 5): 2.43, (3, 5): 2.78, (1, 5): 3.80,
 }  # fmt: skip
 """Distances that the covalent geometry all but fixes, in Angstrom."""
-RIGID = [(i + 4 * k, j + 4 * k) for k in range(3) for i, j in _BONDED if j + 4 * k < LOCAL]
+RIGID = [(i + 4 * k, j + 4 * k) for k in range(3) for i, j in BONDED if j + 4 * k < LOCAL]
 """The same for the 12 atoms: those before (0..3), those here (4..7), those after (8..11)."""
-LENGTHS = [_BONDED[i % 4, i % 4 + j - i] for i, j in RIGID]
+LENGTHS = [BONDED[i % 4, i % 4 + j - i] for i, j in RIGID]
 SPAN = 32
 """Places along the chain are told up to this many residues."""
 

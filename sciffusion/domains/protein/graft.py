@@ -1,10 +1,11 @@
-"""What is done to a thought of a backbone that must hold a motif: `Graft` and `Apart`.
+"""What is done to a thought of a backbone that must hold a motif: `Graft`, `Apart`, `Closed`.
 
 The motif is laid on the thought by least squares (`core.projection.RigidGroups`). By itself that
 tears the chain where the motif ends, by what thought and motif differ there; so the new residues
 next to an end move along as if they were one rigid piece with it, the less the farther along the
 chain they are, and the network makes good what is left. With low noise residues that are too near
-are moved apart too: a motif that the network did not think of lies where it may.
+are moved apart too: a motif that the network did not think of lies where it may; and bonds at its
+ends are closed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.geometry import full_precision
 from sciffusion.core.projection import GROUP, Projected, RigidGroups
-from sciffusion.domains.protein.backbone import CA, C, N
+from sciffusion.domains.protein.backbone import CA, C, N, O
+from sciffusion.domains.protein.features import BONDED, joined_before
+from sciffusion.domains.protein.validity import CIS, TRANS
 
 WIDTH = 2.0
 """Residues along the chain over which the motif's motion dies out."""
@@ -30,13 +33,17 @@ ROOM, LEAST = (2.6, 3.3), (2.45, 3.05)
 takes back in part, at last hardly above what `validity` calls a clash."""
 ROUNDS, ENOUGH = 10, 0.02
 """Times that residues are moved, at most, and Angstrom that are let be."""
+SEAM, STITCHES, OFF, FURTHER = 4, 60, 0.005, 1.5
+"""New residues next to the motif that take up what its bonds are off; how often they move, at most;
+Angstrom that are let be; how much farther than the mean of what its bonds ask an atom goes."""
 
 
 def scaffolded(denoiser: Denoiser) -> Projected:
     """The denoiser of backbones that hold the motif that `cond.structure` says."""
     denoiser = Projected(denoiser, Graft())
     denoiser = Projected(denoiser, Apart(*ROOM), (LAST, LATE))
-    return Projected(denoiser, Apart(*LEAST), (0.0, LAST))
+    denoiser = Projected(denoiser, Apart(*LEAST), (0.0, LAST))
+    return Projected(denoiser, Closed(), (0.0, LATE))
 
 
 class Graft:
@@ -139,6 +146,71 @@ class Apart:
         one = x[rows, place[:, None], which // 4]
         two = x[rows, place[None, :], which % 4]
         return most[..., None] * F.normalize(one - two, dim=-1), most.amax((1, 2))
+
+
+class Closed:
+    """Bonds at the ends of the motif, closed by the new residues next to it.
+
+    Distances that bonds, angles and the peptide plane all but fix (`features.BONDED`) draw their
+    atoms together or apart until they are right (position-based dynamics, Mueller et al. 2007).
+    The motif and new residues farther along the chain stay; a bond that is nearer to cis stays so.
+
+    Args:
+        seam: new residues that move on either side of a motif's part.
+    """
+
+    def __init__(self, seam: int = SEAM) -> None:
+        self.seam = seam
+        self.pairs, self.lengths = torch.tensor(list(BONDED)).T, torch.tensor([*BONDED.values()])
+
+    @full_precision
+    def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
+        (one, two), wanted, there = self._bonds(x0, cond)
+        moves, x = self._moves(cond)[:, :, None].repeat(1, 1, 4).flatten(1), x0.flatten(1, 2)
+        first, second = moves[:, one], moves[:, two]
+        there &= first | second
+        share = torch.where(first & second, 0.5, there.to(x.dtype))[..., None] * there[..., None]
+        asked = torch.zeros_like(x[..., :1])
+        asked = asked.index_add(1, one, there[..., None].to(x.dtype))
+        asked = asked.index_add(1, two, there[..., None].to(x.dtype)).clamp_min(1)
+        for _ in range(STITCHES):
+            way = x[:, two] - x[:, one]
+            apart = way.norm(dim=-1).clamp_min(1e-3)
+            off = apart - wanted
+            if not bool((off.abs() * there > OFF).any()):
+                break
+            pull = (off / apart)[..., None] * way * share
+            pull = torch.zeros_like(x).index_add(1, one, pull).index_add(1, two, -pull)
+            x = x + FURTHER * pull / asked * moves[..., None]
+        return x.view_as(x0)
+
+    def _moves(self, cond: Cond) -> Bool[Tensor, "b l"]:
+        """New residues that are near the motif along the chain."""
+        chain, known = cond.structure["chain"], cond.structure[GROUP] > 0
+        place = torch.arange(known.shape[1], device=known.device)
+        near = torch.zeros_like(known)
+        for end in nearest(known):
+            there = end.clamp(0, known.shape[1] - 1)
+            same = (there == end) & (chain.gather(1, there) == chain)
+            near |= same & ((place - end).abs() <= self.seam)
+        found: Tensor = near & ~known & cond.structure["mask"]
+        return found
+
+    def _bonds(
+        self, x0: Float[Tensor, "b l 4 3"], cond: Cond
+    ) -> tuple[Int[Tensor, "2 k"], Float[Tensor, "b k"], Bool[Tensor, "b k"]]:
+        """(the two atoms of each distance, its length, whether it is to be looked at)."""
+        mask, after = cond.structure["mask"], joined_before(cond).roll(-1, 1)
+        length, pairs = mask.shape[1], self.pairs.to(x0.device)
+        atoms = pairs[:, None] + 4 * torch.arange(length, device=x0.device)[:, None]
+        step = (x0.roll(-1, 1) - x0)[:, :, CA].norm(dim=-1, keepdim=True)
+        cis = step < (TRANS + CIS) / 2
+        wanted = self.lengths.to(x0).expand(*mask.shape, -1)
+        wanted = torch.where(cis & (self.lengths.to(x0) == TRANS), CIS, wanted)
+        # Between O and the next CA lies more than one length: leave it to the others where cis
+        there = torch.where(pairs[1] < 4, mask[..., None], after[..., None])
+        there = there & ~(cis & (pairs[0] == O) & (pairs[1] == 4 + CA))
+        return atoms.flatten(1).clamp_max(4 * length - 1), wanted.flatten(1), there.flatten(1)
 
 
 def _together(

@@ -18,10 +18,17 @@ from sciffusion.core.projection import RigidGroups, with_known
 from sciffusion.core.rng import Rng
 from sciffusion.domains.protein.backbone import CA, C, N
 from sciffusion.domains.protein.domain import layout
-from sciffusion.domains.protein.graft import ROOM, Apart, Graft, frames, nearest
+from sciffusion.domains.protein.graft import ROOM, SEAM, Apart, Closed, Graft, frames, nearest
 from sciffusion.domains.protein.motif import Motif
 from sciffusion.domains.protein.motif_measures import grafting, laid_on_motif
-from sciffusion.domains.protein.validity import clash_pairs, clashing
+from sciffusion.domains.protein.validity import (
+    BONDS,
+    TRANS,
+    bond_lengths,
+    ca_distances,
+    clash_pairs,
+    clashing,
+)
 from sciffusion.domains.protein.writers import write_backbone
 from sciffusion.errors import InputError
 
@@ -205,6 +212,29 @@ def test_what_is_too_near_is_moved_apart():
         shift = (both - x0)[0, mine].flatten(0, 1)
         torch.testing.assert_close(shift, shift[:1].expand_as(shift))
         assert float(shift.norm(dim=-1)[0]) > 0.1
+
+
+@pytest.mark.parametrize("fold", ["helix", "strand", "wander"])
+def test_bonds_at_the_ends_of_a_motif_are_closed(fold):
+    """Torn by half an Angstrom: every bond is whole again, by the nearest new residues alone."""
+    whole = torch.from_numpy(made(30, fold).coords).double()[None]
+    group = torch.zeros(1, 30, dtype=torch.int64)
+    group[0, 10:20] = 1
+    torn = whole + 0.5 * torch.tensor([0.6, 0.0, 0.8]) * (group > 0)[..., None, None]
+    cond = grafted(torn, torn, group)
+    found = Closed()(torn, cond)
+    ends = [9, 19]
+    assert np.abs(ca_distances(read(torn[0], [30]))[ends] - TRANS).max() > 0.15
+    b = read(found[0], [30])
+    assert np.abs(ca_distances(b) - TRANS).max() < 0.03
+    assert np.abs(bond_lengths(b)["C-N"] - BONDS["C-N"]).max() < 0.03
+    near = range(10 - SEAM, 20 + SEAM)
+    still = [k for k in range(30) if k not in near or 10 <= k < 20]
+    torch.testing.assert_close(found[:, still], torn[:, still])
+    turn = random_rotations(Rng(2, torch.arange(1)), dtype=torch.float64)[0]
+    torch.testing.assert_close(Closed()(torn @ turn + 3.0, cond), found @ turn + 3.0)
+    parts = cond.with_structure(chain=layout([10, 20], 30)["chain"][None])  # no bond at 9
+    torch.testing.assert_close(Closed()(torn, parts)[:, :10], torn[:, :10])
 
 
 def read(x, lengths):
