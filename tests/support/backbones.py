@@ -1,5 +1,7 @@
 """Backbones for tests, made from torsions: helices, strands and chains that wander."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from sciffusion.domains.protein.backbone import Backbone
@@ -17,3 +19,9 @@ def made(length, fold="wander", seed=0, cluster=-1, name="made"):
     coords = build(angles[:, 0], angles[:, 1], np.full(length, np.pi)).astype(np.float32)
     backbone = Backbone.of(coords - coords.mean((0, 1)), name=name)
     return Backbone(**{**vars(backbone), "cluster": cluster})
+
+
+def read(x, lengths):
+    """Coordinates (L, 4, 3) as a backbone of chains A, B, ... of these lengths."""
+    chain = np.repeat(list("ABCD")[: len(lengths)], lengths)
+    return replace(made(len(x)), coords=x.numpy(), chain=chain)

@@ -23,6 +23,7 @@ from sciffusion.core.projection import Projected
 from sciffusion.core.samplers import Sampler, Samples
 from sciffusion.core.steering import NotFiniteError
 from sciffusion.domains.base import free_memory, out_of_memory
+from sciffusion.domains.protein.apart import parted
 from sciffusion.domains.protein.backbone import Backbone
 from sciffusion.domains.protein.data import places
 from sciffusion.domains.protein.domain import ProteinDomain
@@ -92,6 +93,8 @@ class Generator:
             self.denoiser = denoiser if group is None else Symmetrised(denoiser, group)
             if self.request.motif is not None:
                 self.denoiser = scaffolded(denoiser)
+            elif settings.apart:
+                self.denoiser = parted(self.denoiser)
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error
         check(self.sampler, self.denoiser)

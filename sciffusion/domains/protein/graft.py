@@ -1,11 +1,10 @@
-"""What is done to a thought of a backbone that must hold a motif: `Graft`, `Apart`, `Closed`.
+"""What is done to a thought of a backbone that must hold a motif: `Graft` and `Closed`.
 
 The motif is laid on the thought by least squares (`core.projection.RigidGroups`). By itself that
 tears the chain where the motif ends, by what thought and motif differ there; so the new residues
 next to an end move along as if they were one rigid piece with it, the less the farther along the
-chain they are, and the network makes good what is left. With low noise residues that are too near
-are moved apart too: a motif that the network did not think of lies where it may; and bonds at its
-ends are closed.
+chain they are, and the network makes good what is left. With low noise bonds at the motif's ends
+are closed, after what came too near was moved apart (`domains.protein.apart`).
 """
 
 from __future__ import annotations
@@ -19,20 +18,13 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.geometry import full_precision
 from sciffusion.core.projection import GROUP, Projected, RigidGroups
+from sciffusion.domains.protein.apart import LATE, parted
 from sciffusion.domains.protein.backbone import CA, C, N, O
 from sciffusion.domains.protein.features import BONDED, joined_before
 from sciffusion.domains.protein.validity import CIS, TRANS
 
 WIDTH = 2.0
 """Residues along the chain over which the motif's motion dies out."""
-LATE, LAST = 2.0, 0.3
-"""Angstrom of noise below which residues are moved apart; above, a thought is no structure. Below
-the last the network cannot mend much any more, so only what would clash is moved."""
-ROOM, LEAST = (2.6, 3.3), (2.45, 3.05)
-"""What atoms and CA are kept from each other, Angstrom: at first with some room, which the network
-takes back in part, at last hardly above what `validity` calls a clash."""
-ROUNDS, ENOUGH = 10, 0.02
-"""Times that residues are moved, at most, and Angstrom that are let be."""
 SEAM, STITCHES, OFF, FURTHER = 4, 60, 0.005, 1.5
 """New residues next to the motif that take up what its bonds are off; how often they move, at most;
 Angstrom that are let be; how much farther than the mean of what its bonds ask an atom goes."""
@@ -40,10 +32,7 @@ Angstrom that are let be; how much farther than the mean of what its bonds ask a
 
 def scaffolded(denoiser: Denoiser) -> Projected:
     """The denoiser of backbones that hold the motif that `cond.structure` says."""
-    denoiser = Projected(denoiser, Graft())
-    denoiser = Projected(denoiser, Apart(*ROOM), (LAST, LATE))
-    denoiser = Projected(denoiser, Apart(*LEAST), (0.0, LAST))
-    return Projected(denoiser, Closed(), (0.0, LATE))
+    return Projected(parted(Projected(denoiser, Graft())), Closed(), (0.0, LATE))
 
 
 class Graft:
@@ -81,71 +70,6 @@ class Graft:
             weight = weight + w
         new = (~known & s["mask"])[..., None, None]
         return torch.where(new, x0 + moved / weight.clamp_min(1e-6), placed)
-
-
-class Apart:
-    """Residues that come too near are moved apart along their shortest distance.
-
-    Residues of one group stay as they are to each other. A new residue takes its neighbours along
-    the chain with it, and gives way the less the nearer it is to the motif, which does not follow:
-    so no bond is stretched by much. A group moves as a whole, away from other groups.
-
-    Args:
-        atoms: the least distance of backbone atoms of residues two or more apart, Angstrom.
-        cas: that of CA of residues three or more apart.
-        width: residues along the chain over which a push dies out.
-    """
-
-    def __init__(self, atoms: float, cas: float, width: float = WIDTH) -> None:
-        self.atoms, self.cas, self.width = atoms, cas, width
-
-    @full_precision
-    def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
-        s = cond.structure
-        mask, group = s["mask"], s[GROUP]
-        place = torch.arange(mask.shape[1], device=x0.device)
-        along = (place[:, None] - place).abs()
-        both = mask[:, :, None] & mask[:, None]
-        other = s["chain"][:, :, None] != s["chain"][:, None]
-        stiff = (group[:, :, None] == group[:, None]) & (group[:, :, None] > 0)
-        pairs = [both & ~stiff & (other | (along >= k)) for k in (2, 3)]
-        spread = (-0.5 * (along / self.width) ** 2).exp().to(x0.dtype) * (both & ~other)
-        # 1/3, 2/3, 1, ... from the nearest motif residue of the chain on
-        held = (group > 0)[:, None] & ~other
-        ends = along.expand_as(held).masked_fill(~held, mask.shape[1]).amin(2)
-        loose = (ends / (self.width + 1)).clamp(max=1).to(x0.dtype)[..., None]
-        # Of two new residues, or two groups, each goes half the way; a motif does not give way.
-        new = (group == 0) & mask
-        share = torch.where(new[:, :, None] == new[:, None], 0.5, new[:, :, None].to(x0.dtype))
-        for _ in range(ROUNDS):
-            push, worst = self._pushes(x0, *pairs)
-            if not bool((busy := worst > ENOUGH).any()):
-                break
-            push = (push * share[..., None]).sum(2)
-            hit = (push.abs().amax(-1, keepdim=True) > 0).to(x0.dtype)
-            # Neighbours that are pushed together go as far as each, not as all of them.
-            step = spread @ (push * new[..., None]) / (spread @ hit).clamp_min(1)
-            step = torch.where(new[..., None], step * loose, _together(push, hit, group))
-            x0 = x0 + step[:, :, None] * busy[:, None, None, None]
-        return x0
-
-    def _pushes(
-        self, x: Float[Tensor, "b l 4 3"], atoms: Bool[Tensor, "b l l"], cas: Bool[Tensor, "b l l"]
-    ) -> tuple[Float[Tensor, "b l l 3"], Float[Tensor, " b"]]:
-        """(what each residue should move away from each other one, the most of each sample)."""
-        b, length = x.shape[:2]
-        points = x.flatten(1, 2)
-        apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-        apart = apart.view(b, length, 4, length, 4).transpose(2, 3)
-        over = (self.atoms - apart).clamp_min(0) * atoms[..., None, None]
-        far = (self.cas - apart[..., CA, CA]).clamp_min(0) * cas
-        over[..., CA, CA] = torch.maximum(over[..., CA, CA], far)
-        most, which = over.flatten(3).max(-1)
-        rows = torch.arange(b, device=x.device)[:, None, None]
-        place = torch.arange(length, device=x.device)
-        one = x[rows, place[:, None], which // 4]
-        two = x[rows, place[None, :], which % 4]
-        return most[..., None] * F.normalize(one - two, dim=-1), most.amax((1, 2))
 
 
 class Closed:
@@ -211,16 +135,6 @@ class Closed:
         there = torch.where(pairs[1] < 4, mask[..., None], after[..., None])
         there = there & ~(cis & (pairs[0] == O) & (pairs[1] == 4 + CA))
         return atoms.flatten(1).clamp_max(4 * length - 1), wanted.flatten(1), there.flatten(1)
-
-
-def _together(
-    push: Float[Tensor, "b l 3"], hit: Float[Tensor, "b l 1"], group: Int[Tensor, "b l"]
-) -> Float[Tensor, "b l 3"]:
-    """What each residue moves with its group: the mean of what its residues are pushed by."""
-    one = F.one_hot(group).to(push.dtype)[..., 1:]
-    mean = one.mT @ push / (one.mT @ hit).clamp_min(1)
-    moved: Tensor = one @ mean
-    return moved
 
 
 def frames(x: Float[Tensor, "b l 4 3"]) -> Float[Tensor, "b l 3 3"]:

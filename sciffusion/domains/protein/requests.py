@@ -52,6 +52,7 @@ class Settings:
     strand: float | None = None
     label: int | str | None = None
     typical: bool = True
+    apart: bool = True
     guidance: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, math.inf)
     temperature: float | None = None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from Bio.PDB import MMCIFParser
-from support.backbones import made
+from support.backbones import made, read
 from support.protein_run import make_run
 
 from sciffusion import Backbones, sample
@@ -18,7 +18,7 @@ from sciffusion.core.projection import RigidGroups, with_known
 from sciffusion.core.rng import Rng
 from sciffusion.domains.protein.backbone import CA, C, N
 from sciffusion.domains.protein.domain import layout
-from sciffusion.domains.protein.graft import ROOM, SEAM, Apart, Closed, Graft, frames, nearest
+from sciffusion.domains.protein.graft import SEAM, Closed, Graft, frames, nearest
 from sciffusion.domains.protein.motif import Motif
 from sciffusion.domains.protein.motif_measures import grafting, laid_on_motif
 from sciffusion.domains.protein.validity import (
@@ -183,7 +183,6 @@ def test_a_thought_that_holds_its_motif_is_left_alone(case):
         cond.structure["known_group"],
     )
     torch.testing.assert_close(Graft()(x0, own), x0)
-    torch.testing.assert_close(Apart(*ROOM)(x0, own), x0)  # a helix without clashes
 
 
 def test_another_chain_does_not_come_along(case):
@@ -191,27 +190,6 @@ def test_another_chain_does_not_come_along(case):
     parts = layout([20, 10], 30)["chain"][None]
     found = Graft()(x0, cond.with_structure(chain=parts))
     torch.testing.assert_close(found[:, 20:], x0[:, 20:])
-
-
-def test_what_is_too_near_is_moved_apart():
-    """A strand pushed into a motif: no clash is left, and the motif does not move."""
-    one, two = (torch.from_numpy(made(12, "strand", seed=k).coords).double() for k in (1, 2))
-    x0 = torch.cat([one, two + torch.tensor([0.0, 0.0, 1.5])])[None]
-    group = torch.zeros(1, 24, dtype=torch.int64)
-    group[0, :12] = 1
-    cond = grafted(x0, x0, group, [12, 12])
-    before = read(x0[0], [12, 12])
-    assert len(clash_pairs(before)) > 3
-    found = Apart(*ROOM)(x0, cond)
-    torch.testing.assert_close(found[:, :12], x0[:, :12])
-    assert len(clash_pairs(read(found[0], [12, 12]))) == 0
-    group[0, 12:] = 2  # two groups: both move, as rigid bodies
-    both = Apart(*ROOM)(x0, grafted(x0, x0, group, [12, 12]))
-    assert len(clash_pairs(read(both[0], [12, 12]))) == 0
-    for mine in (slice(0, 12), slice(12, 24)):
-        shift = (both - x0)[0, mine].flatten(0, 1)
-        torch.testing.assert_close(shift, shift[:1].expand_as(shift))
-        assert float(shift.norm(dim=-1)[0]) > 0.1
 
 
 @pytest.mark.parametrize("fold", ["helix", "strand", "wander"])
@@ -235,12 +213,6 @@ def test_bonds_at_the_ends_of_a_motif_are_closed(fold):
     torch.testing.assert_close(Closed()(torn @ turn + 3.0, cond), found @ turn + 3.0)
     parts = cond.with_structure(chain=layout([10, 20], 30)["chain"][None])  # no bond at 9
     torch.testing.assert_close(Closed()(torn, parts)[:, :10], torn[:, :10])
-
-
-def read(x, lengths):
-    return replace(
-        made(len(x)), coords=x.numpy(), chain=np.repeat(list("ABCD")[: len(lengths)], lengths)
-    )
 
 
 def test_frames_and_neighbours():
