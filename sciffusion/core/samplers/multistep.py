@@ -109,11 +109,19 @@ class SDEDPMSolverPP(Sampler):
     Weak order 2, although old noise enters the extrapolation: along the reverse SDE the posterior
     mean is a martingale, so its last increment has just the covariance that a step with constant x0
     leaves out.
+
+    Args:
+        noise_scale: of the noise that is stirred in; less than 1 is a lower temperature, whose law
+            is not known.
     """
 
     order = 2
     stochastic = True
     needs = "score"
+
+    def __init__(self, steps: int = 50, grid: Grid | None = None, noise_scale: float = 1.0) -> None:
+        super().__init__(steps, grid)
+        self.noise_scale = noise_scale
 
     def default_grid(self) -> Grid:
         return UniformLogSNR()
@@ -136,4 +144,4 @@ class SDEDPMSolverPP(Sampler):
         if float(cs.sigma) == 0:
             return mean
         z = self.noise(denoiser, x, "step", cond, state)
-        return mean + times(cs.sigma * (-torch.expm1(-2 * h)).sqrt(), z)
+        return mean + times(self.noise_scale * cs.sigma * (-torch.expm1(-2 * h)).sqrt(), z)

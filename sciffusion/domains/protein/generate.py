@@ -273,7 +273,7 @@ def warmed(sampler: Sampler, temperature: float | None) -> Sampler:
     if not hasattr(sampler, "noise_scale"):
         raise InputError(
             f"temperature={temperature:g}: {type(sampler).__name__} stirs in no noise that could "
-            "be scaled; choose sampler=churn_backbone, churn or alphafold3"
+            "be scaled; choose sampler=sde_backbone, churn or alphafold3"
         )
     other = copy.copy(sampler)
     other.noise_scale = temperature * sampler.noise_scale
@@ -288,7 +288,9 @@ def turned(x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State) -> Tensor:
         InputError: the sampler looks back at earlier steps, which are not turned.
     """
     if state.history:
-        raise InputError("rotate=true: this sampler looks back at earlier steps; choose another")
+        raise InputError(
+            "rotate=true: this sampler looks back at earlier steps; choose sampler=churn"
+        )
     rotation = random_rotations(state.rng, "turn", x.dtype).mT[:, None]
     for memory in (state.memory, state.memory.get(WEAK, {})):
         if (before := memory.get(PREVIOUS)) is not None:  # guidance has two for each sample
