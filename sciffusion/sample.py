@@ -47,7 +47,8 @@ def source(arguments: Sequence[str]) -> str:
 
 
 def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The configuration of `sample` or `evaluate`, with the run's own sampler where none is named.
+    """The configuration of `sample`, `evaluate` or `export`, with the run's own sampler where none
+    is named.
 
     Raises:
         InputError: unknown settings, or no run.
@@ -56,9 +57,11 @@ def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     own = [a for a in arguments if a.startswith("sampler.") and not named]
     run = source(arguments)
     stored = load_shared(run)
-    kind = {"sample": "request", "evaluate": "measures"}[name]
-    rest = [a for a in arguments if a not in own and a.partition("=")[0] not in ("run", "domain")]
-    config = compose(name, [*rest, f"{kind}={stored['domain']}", f"run={run}"])
+    kind = {"sample": "request", "evaluate": "measures"}.get(name)
+    rest = [a for a in arguments if a not in own and not a.startswith("run=")]
+    if kind:
+        rest = [*(a for a in rest if not a.startswith("domain=")), f"{kind}={stored['domain']}"]
+    config = compose(name, [*rest, f"run={run}"])
     if config.get("sampler") is None:
         config["sampler"] = change({"sampler": stored["sampler"]}, own, "the run")["sampler"]
     if config.get("grid") is not None:

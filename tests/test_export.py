@@ -21,9 +21,18 @@ def test_half_precision_draws_the_same(run, tmp_path):
     assert np.abs(apart).mean() < 2  # of 255
 
 
+def test_a_sampler_to_share_goes_with_the_weights(run, tmp_path):
+    for name, settings in {"own": ["sampler.steps=3"], "other": ["sampler=heun"]}.items():
+        export.main([f"run={run}", f"out={tmp_path / name}", *settings])
+    own, other = (load_shared(tmp_path / name)["sampler"] for name in ("own", "other"))
+    assert own == load_shared(run)["sampler"] | {"steps": 3}
+    assert other["_target_"].endswith("Heun")
+
+
 def test_what_cannot_be_shared_is_refused(run, tmp_path, refused):
     assert "give out=" in refused("export", f"run={run}")
-    assert "export takes no domain=" in refused("export", f"run={run}", "domain=molecule")
+    out = f"out={tmp_path / 'out'}"
+    assert "export takes no domain=" in refused("export", f"run={run}", out, "domain=molecule")
     assert "no trained run" in refused("export", f"run={tmp_path / 'none'}", f"out={tmp_path}")
     tensors = load_tensors(run)
     name = next(k for k, v in tensors.items() if v.is_floating_point())
