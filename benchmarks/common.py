@@ -134,6 +134,13 @@ def kept(name: str, recipe: Any, work: Callable[[], dict] | None) -> dict | None
     return found
 
 
+def weights_digest(run: str | Path) -> str:
+    """Of the weights of a run's folder or of a .safetensors file."""
+    path = Path(run)
+    path = path if path.suffix == ".safetensors" else path / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
 def bar() -> Progress:
     """A progress bar with the time left."""
     return Progress(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import HERE
+from common import HERE, weights_digest
 from rdkit import rdBase
 from rich.progress import Progress
 
@@ -51,10 +51,7 @@ def molecule_run(path: str, device: torch.device) -> tuple[Any, Any, dict[str, A
     domain, denoiser, config = load_model(path)
     if domain.name != "molecule":
         raise InputError(f"{path} is a run of the {domain.name} domain: give one of molecules")
-    file = Path(path)
-    file = file if file.suffix == ".safetensors" else file / "model.safetensors"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return domain, denoiser.to(device), config, digest
+    return domain, denoiser.to(device), config, weights_digest(path)
 
 
 def read_references(

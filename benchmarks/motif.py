@@ -1,6 +1,6 @@
 """Motif scaffolding on standard problems: is the motif held, is it joined, does anything clash?
 
-    python benchmarks/motif.py --run RUN --problems FOLDER [--n 10] [--only NAME ...] [--quick]
+    python benchmarks/motif.py [--run RUN] --problems FOLDER [--n 10] [--only NAME ...] [--quick]
 
 FOLDER holds PDB files with a contig in REMARK 999 (Genie 2's 24 problems of one motif and 6 of
 several). Nothing is left out or drawn again. A motif is held where each group's N, CA, C and O lie
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import bar, kept, markdown, write_result
+from common import bar, kept, markdown, weights_digest, write_result
 
 from sciffusion.domains.base import choose_device, load_model
 from sciffusion.domains.protein.domain import ProteinDomain
@@ -31,6 +31,7 @@ from sciffusion.domains.protein.validity import CIS, TRANS, ca_distances, clashi
 from sciffusion.errors import InputError
 from sciffusion.io.build import build
 from sciffusion.io.command import command
+from sciffusion.sample import source
 
 QUICK = {"n": 2, "steps": 40}
 HEAD = (
@@ -133,7 +134,7 @@ def page(results: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
 def options_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--run", required=True, help="a trained run of the protein domain")
+    add("--run", help="a trained run of the protein domain; by default the packaged weights")
     add("--problems", required=True, type=Path, help="a folder of PDB files with REMARK 999")
     add("--only", nargs="+", help="these problems, by name")
     add("--n", type=int, default=10, help="designs of each")
@@ -154,9 +155,8 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"{options.problems} holds no problem {options.only or ''}")
     for path in files:
         Motif.of(path)  # all of them can be read before any is drawn
-    weights = Path(options.run)
-    weights = weights / "model.safetensors" if weights.is_dir() else weights
-    options.weights = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    options.run = options.run or source(["domain=protein"])
+    options.weights = weights_digest(options.run)
     recipe = (options.weights, options.n, options.steps, options.seed)
     results = []
     with bar() as progress:

@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
+from backbones import cell, measured
 from common import markdown, write_result
 from rich.progress import Progress
 from training import each_variant, trained
 
 from sciffusion.domains.protein.domain import ProteinDomain
-from sciffusion.domains.protein.generate import Generator
-from sciffusion.domains.protein.metrics import evaluate_backbones
 from sciffusion.domains.protein.requests import Settings
 from sciffusion.io.build import build
 from sciffusion.io.command import command
@@ -43,7 +41,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def measured(options: argparse.Namespace, settings: list[str], progress: Progress) -> dict:
+def compared(options: argparse.Namespace, settings: list[str], progress: Progress) -> dict:
     """What the training was, and the table of samples."""
     config = compose(
         "train",
@@ -54,20 +52,12 @@ def measured(options: argparse.Namespace, settings: list[str], progress: Progres
     domain = ProteinDomain(config["data"])
     denoiser, about = trained(domain, config, progress, seconds=60 * options.minutes)
     asked = Settings(n=options.samples, length=options.lengths, seed=1)
-    generator = Generator(domain, denoiser, build(config["sampler"]), asked)
-    task = progress.add_task("drawing", total=options.samples)
-    drawn = generator(range(options.samples), tick=lambda k: progress.advance(task, k))
-    samples = [d.backbone for d in sorted(drawn, key=lambda d: d.number)]
     how = {"pairs": 0, "novelty": 0, "workers": 1}
-    table = evaluate_backbones(samples, domain.data.val, domain.data.train, how)
-    rows = {row.name: vars(row) for row in table.rows if row.name in COLUMNS}
-    return about | {"title": table.title, "rows": rows}
+    found = measured(domain, denoiser, build(config["sampler"]), asked, how, progress)
+    return about | {"title": found["title"], "rows": {c: found["rows"][c] for c in COLUMNS}}
 
 
 def page(results: dict[str, dict], options: argparse.Namespace) -> str:
-    def cell(row: dict[str, Any]) -> str:
-        return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-
     cells = [
         [VARIANTS[name][0], f"{found['parameters'] / 1e6:.2f}", found["steps"],
          *(cell(found["rows"][c]) for c in COLUMNS)]
@@ -103,7 +93,7 @@ def options_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     options = options_parser().parse_args(arguments)
-    results = each_variant(VARIANTS, options, "protein", partial(measured, options))
+    results = each_variant(VARIANTS, options, "protein", partial(compared, options))
     text = page(results, options)
     stores = {k: getattr(options, k).rpartition("/")[2] for k in ("store", "val")}
     path = write_result(options.name, vars(options) | stores, {"variants": results}, text)
