@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import re
 import statistics
 import subprocess
 import time
@@ -78,14 +79,17 @@ def commit() -> str:
 def write_result(
     name: str, settings: Mapping[str, Any], body: Mapping[str, Any], page: str
 ) -> Path:
-    """results/NAME.json with all that is needed to repeat it, and results/NAME.md to read."""
+    """results/NAME.json with all that is needed to repeat it, and results/NAME.md to read.
+
+    Of paths among the settings the last part is kept.
+    """
     about = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),
-        "settings": dict(settings),
+        "settings": {k: _placeless(v) for k, v in settings.items()},
     }
     path = RESULTS / f"{name}.json"
     with atomic_path(path) as temporary:
@@ -100,6 +104,14 @@ def write_result(
     with atomic_path(path.with_suffix(".md")) as temporary:
         temporary.write_text(f"{page.strip()}\n\n{foot}\n")
     return path
+
+
+def _placeless(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_placeless(v) for v in value]
+    if not isinstance(value, str | Path):
+        return value
+    return re.sub(r"(^|[=,\s])(?:~|\.\.?)?/[^,\s]*/", r"\1", str(value))
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -173,9 +173,7 @@ def main(arguments: Sequence[str]) -> None:
     results = {loss: student(options, loss, named, measures, work) for loss in options.losses}
     text = page(results, options)
     name = options.name or f"few_step_{kind.replace('-', '_')}"
-    settings = vars(options) | {k: Path(v).name for k in ("run", "work") if (v := vars(options)[k])}
-    settings["data"] = [d.rpartition("/")[2] for d in options.data]
-    path = write_result(name, settings, {"students": results}, text)
+    path = write_result(name, vars(options), {"students": results}, text)
     drawn = picture(results, options.domain, RESULTS / f"{name}.png")
     print(f"{text}\n\nwrote {path}, {path.with_suffix('.md')} and {drawn}")
 

@@ -156,8 +156,7 @@ def main(arguments: Sequence[str]) -> None:
 
     results = each_variant(VARIANTS, options, "molecule", work)
     text = page(results, options)
-    settings = vars(options) | {"store": options.store.rpartition("/")[2]}
-    path = write_result(options.name, settings, {"variants": results}, text)
+    path = write_result(options.name, vars(options), {"variants": results}, text)
     print(f"{text}\n\nwrote {path} and {path.with_suffix('.md')}")
 
 

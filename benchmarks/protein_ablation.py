@@ -95,8 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     options = options_parser().parse_args(arguments)
     results = each_variant(VARIANTS, options, "protein", partial(compared, options))
     text = page(results, options)
-    stores = {k: getattr(options, k).rpartition("/")[2] for k in ("store", "val")}
-    path = write_result(options.name, vars(options) | stores, {"variants": results}, text)
+    path = write_result(options.name, vars(options), {"variants": results}, text)
     print(f"{text}\n\nwrote {path} and {path.with_suffix('.md')}")
 
 

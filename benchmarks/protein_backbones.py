@@ -95,8 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     options.weights = weights_digest(options.run)
     results = each_variant(WAYS, options, "backbones", partial(drawn, options))
     text = page(results, options)
-    names = {k: getattr(options, k).rpartition("/")[2] for k in ("train", "test", "run")}
-    path = write_result(options.name, vars(options) | names, {"ways": results}, text)
+    path = write_result(options.name, vars(options), {"ways": results}, text)
     print(f"{text}\n\nwrote {path} and {path.with_suffix('.md')}")
 
 

@@ -95,8 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     with bar() as progress:
         found = {k: measured(chosen[:k], options, progress) for k in options.counts}
     text = page(found, options)
-    settings = vars(options) | {"store": options.store.rpartition("/")[2]}
-    path = write_result(options.name, settings, {"known": found}, text)
+    path = write_result(options.name, vars(options), {"known": found}, text)
     print(f"{text}\n\nwrote {path} and {path.with_suffix('.md')}")
 
 
