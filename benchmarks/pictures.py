@@ -1,7 +1,8 @@
-"""The README's pictures of molecules: python benchmarks/pictures.py
+"""The README's pictures of molecules and proteins: python benchmarks/pictures.py
 
 Conformers drawn by the weights in the package, as they come from the sampler, laid over each other;
-and how good they are by network calls, from results/conformers_by_calls.json.
+how good they are by network calls, from results/conformers_by_calls.json; and the first backbones
+of a seed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sciffusion import Conformers
+from sciffusion import Backbones, Conformers
 from sciffusion.domains.molecule.chem import from_mol
 from sciffusion.domains.molecule.peers import PEERS
+from sciffusion.domains.protein.backbone import CA
+from sciffusion.domains.protein.secondary import psea
 from sciffusion.io.command import command
 from sciffusion.viz.grid import picture_grid
 from sciffusion.viz.molecules import ensemble_picture
+from sciffusion.viz.proteins import backbone_picture
 
 mpl.use("Agg")
 
@@ -70,8 +74,19 @@ def by_calls() -> Path:
     return path
 
 
+def backbones(n: int = 8) -> Path:
+    """Samples 0 to n - 1 of seed 0, none left out."""
+    drawn = Backbones.from_pretrained().sample(length="64-128", n=n)
+    traces = [b.coords[:, CA] for b in drawn]
+    pictures = [backbone_picture(ca, psea(ca), size=(300, 270)) for ca in traces]
+    path = DOCS / "backbones.png"
+    names = [f"{len(b)} residues" for b in drawn]
+    picture_grid(pictures, n // 2, names).convert("RGB").save(path, optimize=True)
+    return path
+
+
 def main(_: object) -> None:
-    for make in (ensembles, by_calls):
+    for make in (ensembles, by_calls, backbones):
         print(f"wrote {make()}")
 
 
