@@ -112,17 +112,18 @@ class Prediction:
 
     def frozen(self) -> Prediction:
         """The same without any gradients: no graph is carried from step to step."""
-        log_var = None if self.log_var is None else self.log_var.detach()
-        return Prediction(
-            self.x.detach(), self.x0.detach(), self.eps.detach(), self.c, self.space, self.cond,
-            log_var=log_var,
-        )  # fmt: skip
+        return self.mapped(Tensor.detach)
 
     def rows(self, index: Tensor) -> Prediction:
         """Of the samples at `index`; the time must be one for all."""
-        log_var = None if self.log_var is None else self.log_var[index]
-        x, x0, eps = (v[index] for v in (self.x, self.x0, self.eps))
-        return Prediction(x, x0, eps, self.c, self.space, self.cond[index], log_var=log_var)
+        return self.mapped(lambda v: v[index], self.cond[index])
+
+    def mapped(self, f: Callable[[Tensor], Tensor], cond: Cond | None = None) -> Prediction:
+        """With f of x, x0, eps and log_var: what does not change how they are tied together."""
+        log_var = None if self.log_var is None else f(self.log_var)
+        x, x0, eps = (f(v) for v in (self.x, self.x0, self.eps))
+        cond = self.cond if cond is None else cond
+        return Prediction(x, x0, eps, self.c, self.space, cond, log_var=log_var)
 
     def error(
         self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."]

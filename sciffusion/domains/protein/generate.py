@@ -281,20 +281,13 @@ def warmed(sampler: Sampler, temperature: float | None) -> Sampler:
 
 
 def turned(x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: State) -> Tensor:
-    """A step's result turned at random, and with it what the network remembers (AlphaFold 3,
-    alg. 18).
-
-    Raises:
-        InputError: the sampler looks back at earlier steps, which are not turned.
-    """
-    if state.history:
-        raise InputError(
-            "rotate=true: this sampler looks back at earlier steps; choose sampler=churn"
-        )
+    """A step's result turned at random, and with it what network and sampler remember (AlphaFold 3,
+    alg. 18)."""
     rotation = random_rotations(state.rng, "turn", x.dtype).mT[:, None]
     for memory in (state.memory, state.memory.get(WEAK, {})):
         if (before := memory.get(PREVIOUS)) is not None:  # guidance has two for each sample
             memory[PREVIOUS] = before @ rotation.repeat(len(before) // len(x), 1, 1, 1)
+    state.history[:] = [(t, seen.mapped(lambda v: v @ rotation)) for t, seen in state.history]
     return x @ rotation
 
 

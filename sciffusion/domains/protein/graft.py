@@ -25,7 +25,7 @@ from sciffusion.domains.protein.validity import CIS, TRANS
 
 WIDTH = 2.0
 """Residues along the chain over which the motif's motion dies out."""
-SEAM, STITCHES, OFF, FURTHER = 4, 60, 0.005, 1.5
+SEAM, STITCHES, OFF, FURTHER = 4, 60, 0.001, 1.5
 """New residues next to the motif that take up what its bonds are off; how often they move, at most;
 Angstrom that are let be; how much farther than the mean of what its bonds ask an atom goes."""
 
@@ -101,9 +101,11 @@ class Closed:
             way = x[:, two] - x[:, one]
             apart = way.norm(dim=-1).clamp_min(1e-3)
             off = apart - wanted
-            if not bool((off.abs() * there > OFF).any()):
+            # Each sample for itself, so that it is the same in any batch
+            busy = (off.abs() * there > OFF).any(1)[:, None, None]
+            if not bool(busy.any()):
                 break
-            pull = (off / apart)[..., None] * way * share
+            pull = (off / apart)[..., None] * way * share * busy
             pull = torch.zeros_like(x).index_add(1, one, pull).index_add(1, two, -pull)
             x = x + FURTHER * pull / asked * moves[..., None]
         return x.view_as(x0)

@@ -54,7 +54,7 @@ def test_a_folder(call, tmp_path, capsys):
         assert 9 <= len(list(chain)) <= 14
         assert {a.bfactor for a in chain.get_atoms()} == {0.0}
         text = path.read_text()
-        for told in (f"seed 5, {path.stem}", "length: 9-14", "Churn(steps=3"):
+        for told in (f"seed 5, {path.stem}", "length: 9-14", "SDEDPMSolverPP(steps=3"):
             assert told in text
 
 
