@@ -34,6 +34,8 @@ class Sweep:
         curve: figure of each length and seed of `choose`.
         own: of the run's own average, on the same.
         result, own_result: of the chosen length and of the run's own, on the seeds of `report`.
+        word, other: what a length and the run's own average are called; a sweep may be of something
+            else than lengths.
     """
 
     row: Row
@@ -45,6 +47,8 @@ class Sweep:
     own: Float[np.ndarray, " choose"]
     result: Float[np.ndarray, " report"]
     own_result: Float[np.ndarray, " report"]
+    word: str = "length"
+    other: str = "the run's own average"
 
     @property
     def length(self) -> float:
@@ -60,18 +64,16 @@ class Sweep:
     def verdict(self) -> str:
         """Whether the chosen length is better than the run's own average, in a sentence."""
         found, sign = self.difference, 1 if self.row.better == "higher" else -1
+        one = f"{self.word.capitalize()} {self.length:.3g}"
         low, high = sorted((sign * found.low, sign * found.high))
         if low > 0:
-            text = f"Length {self.length:.3g} is better than the run's own average."
+            text = f"{one} is better than {self.other}."
         elif high < 0:
-            text = f"Length {self.length:.3g} is worse than the run's own average."
+            text = f"{one} is worse than {self.other}."
         else:
-            text = (
-                f"Length {self.length:.3g} is not told apart from the run's own average "
-                f"on {len(self.report)} seeds."
-            )
+            text = f"{one} is not told apart from {self.other} on {len(self.report)} seeds."
         if len(self.lengths) > 1 and self.chosen in (0, len(self.lengths) - 1):
-            text += " It lies at an end of the range: widen lengths=."
+            text += f" It lies at an end of the range: widen {self.word}s=."
         return text
 
     def table(self) -> Table:
@@ -84,16 +86,20 @@ class Sweep:
                        self.row.better, note)  # fmt: skip
 
         rows = [
-            row(f"length {self.length:.3g}, chosen", repeats_interval(self.result), seeds,
+            row(f"{self.word} {self.length:.3g}, chosen", repeats_interval(self.result), seeds,
                 self.row.floor),
-            row("the run's own average", repeats_interval(self.own_result), seeds, self.row.floor),
+            row(self.other, repeats_interval(self.own_result), seeds, self.row.floor),
             row("difference", self.difference, "seed by seed"),
         ]  # fmt: skip
         return Table(self.row.name, rows)
 
 
 def sweep(
-    measure: Measure, lengths: Sequence[float], choose: Sequence[int], report: Sequence[int]
+    measure: Measure,
+    lengths: Sequence[float],
+    choose: Sequence[int],
+    report: Sequence[int],
+    **words: str,
 ) -> Sweep:
     """Compare lengths, choose, and measure the choice anew.
 
@@ -101,6 +107,7 @@ def sweep(
         measure: looks at one average once.
         lengths: to compare.
         choose, report: seeds; none in both.
+        **words: `word` and `other` of the sweep.
 
     Raises:
         InputError: no lengths or seeds, a seed in both, or no finite figure to choose by.
@@ -127,4 +134,5 @@ def sweep(
         np.array([measure(length, seed).value for seed in report])
         for length in (lengths[chosen], None)
     )
-    return Sweep(first, lengths, choose, report, chosen, np.array(curve), own, result, own_result)
+    curve = np.array(curve)
+    return Sweep(first, lengths, choose, report, chosen, curve, own, result, own_result, **words)
