@@ -38,7 +38,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]}?"
-    return f"; known: {', '.join(known[:12])}"
+    return f"; known: {', '.join([*known[:20], *(['...'] if known[20:] else [])])}"
 
 
 def groups() -> dict[str, list[str]]:
