@@ -56,6 +56,12 @@ def test_an_end_of_the_range_is_said():
     assert "is worse than" in found.verdict
 
 
+def test_a_sweep_of_something_else_says_so():
+    found = sweep(bowl, LENGTHS, [1, 2], [3], word="scale", other="no guidance")
+    assert found.verdict == "Scale 0.1 is not told apart from no guidance on 1 seeds."
+    assert [r.name for r in found.table().rows] == ["scale 0.1, chosen", "no guidance", "difference"]
+
+
 def test_lengths_that_fail_are_not_chosen():
     found = sweep(lambda v, s: Row("f", np.nan) if v == 0.1 else bowl(v, s), LENGTHS, [1, 2], [3])
     assert found.length in (0.05, 0.2)
