@@ -59,7 +59,11 @@ def test_an_end_of_the_range_is_said():
 def test_a_sweep_of_something_else_says_so():
     found = sweep(bowl, LENGTHS, [1, 2], [3], word="scale", other="no guidance")
     assert found.verdict == "Scale 0.1 is not told apart from no guidance on 1 seeds."
-    assert [r.name for r in found.table().rows] == ["scale 0.1, chosen", "no guidance", "difference"]
+    assert [r.name for r in found.table().rows] == [
+        "scale 0.1, chosen",
+        "no guidance",
+        "difference",
+    ]
 
 
 def test_lengths_that_fail_are_not_chosen():

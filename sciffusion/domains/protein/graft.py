@@ -18,7 +18,7 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.geometry import full_precision
 from sciffusion.core.projection import GROUP, Projected, RigidGroups
-from sciffusion.domains.protein.apart import LATE, parted
+from sciffusion.domains.protein.apart import LATE, LEAST, parted
 from sciffusion.domains.protein.backbone import CA, C, N, O
 from sciffusion.domains.protein.features import BONDED, joined_before
 from sciffusion.domains.protein.validity import CIS, TRANS
@@ -76,8 +76,9 @@ class Closed:
     """Bonds at the ends of the motif, closed by the new residues next to it.
 
     Distances that bonds, angles and the peptide plane all but fix (`features.BONDED`) draw their
-    atoms together or apart until they are right (position-based dynamics, Mueller et al. 2007).
-    The motif and new residues farther along the chain stay; a bond that is nearer to cis stays so.
+    atoms together or apart until they are right (position-based dynamics, Mueller et al. 2007), and
+    residues with one between them keep apart. The motif and new residues farther along the chain
+    stay; a bond that is nearer to cis stays so.
 
     Args:
         seam: new residues that move on either side of a motif's part.
@@ -85,29 +86,32 @@ class Closed:
 
     def __init__(self, seam: int = SEAM) -> None:
         self.seam = seam
-        self.pairs, self.lengths = torch.tensor(list(BONDED)).T, torch.tensor([*BONDED.values()])
+        over = [(i, 2 * 4 + j) for i in range(4) for j in range(4)]
+        self.pairs = torch.tensor([*BONDED, *over]).T
+        self.lengths = torch.tensor([*BONDED.values(), *len(over) * [LEAST[0]]])
 
     @full_precision
     def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
         (one, two), wanted, there = self._bonds(x0, cond)
+        least = (two - one // 4 * 4) >= 2 * 4
         moves, x = self._moves(cond)[:, :, None].repeat(1, 1, 4).flatten(1), x0.flatten(1, 2)
         first, second = moves[:, one], moves[:, two]
         there &= first | second
-        share = torch.where(first & second, 0.5, there.to(x.dtype))[..., None] * there[..., None]
-        asked = torch.zeros_like(x[..., :1])
-        asked = asked.index_add(1, one, there[..., None].to(x.dtype))
-        asked = asked.index_add(1, two, there[..., None].to(x.dtype)).clamp_min(1)
+        share = torch.where(first & second, 0.5, 1.0)[..., None]
         for _ in range(STITCHES):
             way = x[:, two] - x[:, one]
             apart = way.norm(dim=-1).clamp_min(1e-3)
             off = apart - wanted
+            counts = there & (~least | (off < 0))
             # Each sample for itself, so that it is the same in any batch
-            busy = (off.abs() * there > OFF).any(1)[:, None, None]
+            busy = ((off.abs() > OFF) & counts).any(1)[:, None, None]
             if not bool(busy.any()):
                 break
-            pull = (off / apart)[..., None] * way * share * busy
+            counts = counts[..., None].to(x.dtype)
+            pull = counts * share * (off / apart)[..., None] * way
             pull = torch.zeros_like(x).index_add(1, one, pull).index_add(1, two, -pull)
-            x = x + FURTHER * pull / asked * moves[..., None]
+            asked = torch.zeros_like(x[..., :1]).index_add(1, one, counts).index_add(1, two, counts)
+            x = x + FURTHER * busy * pull / asked.clamp_min(1) * moves[..., None]
         return x.view_as(x0)
 
     def _moves(self, cond: Cond) -> Bool[Tensor, "b l"]:
@@ -125,7 +129,7 @@ class Closed:
     def _bonds(
         self, x0: Float[Tensor, "b l 4 3"], cond: Cond
     ) -> tuple[Int[Tensor, "2 k"], Float[Tensor, "b k"], Bool[Tensor, "b k"]]:
-        """(the two atoms of each distance, its length, whether it is to be looked at)."""
+        """(the two atoms of each distance, its length or least, whether it is to be looked at)."""
         mask, after = cond.structure["mask"], joined_before(cond).roll(-1, 1)
         length, pairs = mask.shape[1], self.pairs.to(x0.device)
         atoms = pairs[:, None] + 4 * torch.arange(length, device=x0.device)[:, None]
@@ -135,6 +139,7 @@ class Closed:
         wanted = torch.where(cis & (self.lengths.to(x0) == TRANS), CIS, wanted)
         # Between O and the next CA lies more than one length: leave it to the others where cis
         there = torch.where(pairs[1] < 4, mask[..., None], after[..., None])
+        there &= (pairs[1] < 8) | after.roll(-1, 1)[..., None]
         there = there & ~(cis & (pairs[0] == O) & (pairs[1] == 4 + CA))
         return atoms.flatten(1).clamp_max(4 * length - 1), wanted.flatten(1), there.flatten(1)
 

@@ -16,6 +16,7 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.geometry import random_rotations
 from sciffusion.core.projection import RigidGroups, with_known
 from sciffusion.core.rng import Rng
+from sciffusion.core.samplers import DPMSolverPP
 from sciffusion.domains.protein.backbone import CA, C, N
 from sciffusion.domains.protein.domain import layout
 from sciffusion.domains.protein.graft import SEAM, Closed, Graft, frames, nearest
@@ -349,9 +350,15 @@ def test_from_python(run, file, native):
         graft = grafting(design, motif, p)
         assert max(graft.rmsd.values()) < 1e-3, k
         assert design.sequence == motif.blank(p).sequence
-    alone = model.sample(n=4, batch=1, **ask)
-    # Rounding grows where an untrained network piles everything up and it is moved apart.
-    for a, b in zip(found, alone, strict=True):
-        np.testing.assert_allclose(a.coords, b.coords, atol=0.2)
     guided = model.sample(n=1, guidance=2.0, rotate=True, helix=0.5, **ask)[0]
     assert np.isfinite(guided.coords).all()
+
+
+def test_a_scaffold_is_the_same_in_any_batch(native):
+    """With trained weights: an untrained network piles residues up, and what moves them apart makes
+    much of rounding."""
+    model = Backbones.from_pretrained(device="cpu")
+    ask = {"motif": native, "contigs": "4-9/A5-10@1/3-6/B103-110@2/2", "sampler": DPMSolverPP(12)}
+    together, alone = (model.sample(n=4, batch=batch, **ask) for batch in (None, 1))
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a.coords, b.coords, atol=2e-2)
