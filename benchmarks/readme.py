@@ -16,8 +16,7 @@ PAGES = (
     "digits", "sampler_quality", "image_peers_quality", "image_peers_speed_digits",
     "image_peers_speed_cifar", "conformers_geom_drugs", "conformers_openff", "conformers_qm9",
     "conformers_by_calls", "molecule_ablation", "molecule_speed", "protein_backbones",
-    "protein_ablation", "protein_overfit", "protein_speed", "motif", "ema_sweep", "likelihood",
-    "boltzmann",
+    "protein_ablation", "protein_speed", "motif", "boltzmann",
 )  # fmt: skip
 PICTURES = {"conformers_by_calls": "docs/conformers_by_calls.png"}
 """Shown in the place of a table."""
