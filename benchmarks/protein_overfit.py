@@ -61,7 +61,7 @@ def measured(proteins: list[Backbone], options: argparse.Namespace, progress: Pr
         request = {"lengths": [[len(protein)]], "label": label}
         shape, cond = domain.prior_cond(torch.arange(options.samples), request)
         out = sampler(denoiser, shape, cond, options.seed, options.samples)
-        x, truth = out.x[:, : len(protein)], torch.from_numpy(protein.coords)[None]
+        x, truth = out.x[:, : len(protein)], torch.tensor(protein.coords)[None]
         rows.append({"name": protein.name, "residues": len(protein), "rmsd": rmsd(x, truth),
                      "mirror": rmsd(x, truth * MIRROR)})  # fmt: skip
     return {"seconds": seconds, "rows": rows}
