@@ -26,11 +26,12 @@ from sciffusion.io.command import command
 from sciffusion.io.config import compose
 
 VARIANTS: dict[str, tuple[str, list[str]]] = {
-    "equivariant": ("equivariant, lmax 1", []),
+    "equivariant": ("equivariant, lmax 1", ["model=backbone"]),
     "equivariant-2": (
         "equivariant, lmax 2",
-        ["model.irreps=128x0e + 32x1e + 16x2e", "model.edge=64x0e + 16x1e + 8x2e",
-         "model.value=64x0e + 16x1e + 8x2e", "model.mixed=16x0e + 16x1e + 16x2e"],
+        ["model=backbone", "model.irreps=128x0e + 32x1e + 16x2e",
+         "model.edge=64x0e + 16x1e + 8x2e", "model.value=64x0e + 16x1e + 8x2e",
+         "model.mixed=16x0e + 16x1e + 16x2e"],
     ),
     "transformer": ("transformer, random rotations", ["model=backbone_transformer"]),
 }  # fmt: skip

@@ -39,9 +39,9 @@ def learned(
     """(domain, denoiser with averaged weights, seconds) after the training."""
     config = compose(
         "train",
-        ["domain=protein", "data=backbones", "data.root=none", f"seed={options.seed}",
-         "model.classes=-1", f"trainer.batch_size={options.batch}", "drop_condition=0",
-         "trainer.ema_decay=0.99"],
+        ["domain=protein", "model=backbone", "data=backbones", "data.root=none",
+         f"seed={options.seed}", "model.classes=-1", f"trainer.batch_size={options.batch}",
+         "drop_condition=0", "trainer.ema_decay=0.99"],
     )  # fmt: skip
     domain = ProteinDomain.of(proteins, proteins)
     denoiser, about = trained(domain, config, progress, steps=options.steps)
