@@ -34,6 +34,11 @@ UNKNOWN_SS = 3
 """A residue whose secondary structure is not said; 0 is loop, 1 helix, 2 strand."""
 
 
+def clusters_of(backbones: Sequence[Backbone]) -> list[str]:
+    """A name for each one's cluster; who has none is one of its own."""
+    return [str(b.cluster) if b.cluster >= 0 else f"alone {k}" for k, b in enumerate(backbones)]
+
+
 class Chains:
     """Training data: a chain is a record, a pass takes one chain of each cluster.
 
@@ -52,7 +57,7 @@ class Chains:
         self.secondary = torch.from_numpy(codes.astype(np.int64))
         self.residue = torch.from_numpy(np.concatenate([places(b) for b in backbones]))
         self.chain = torch.from_numpy(np.concatenate([_chain_index(b) for b in backbones]))
-        kin = [str(b.cluster) if b.cluster >= 0 else f"alone {k}" for k, b in enumerate(backbones)]
+        kin = clusters_of(backbones)
         rank = {name: k for k, name in enumerate(dict.fromkeys(kin))}
         self.label = torch.tensor([rank[name] for name in kin])
         self.member, self.count = self.label.argsort(stable=True), self.label.bincount()

@@ -30,6 +30,7 @@ from sciffusion.domains.protein.data import (
     Chains,
     ProteinSource,
     Splits,
+    clusters_of,
     coordinate_std,
     crop,
 )
@@ -67,6 +68,7 @@ class ProteinDomain(Domain):
         self, data: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
     ) -> None:
         self.longest: int | None = None
+        self.tells = (SAID, SHARED)
         if data is not None:
             source: ProteinSource = build(dict(data))
             self.splits, self.longest = source.load(), source.longest
@@ -87,7 +89,7 @@ class ProteinDomain(Domain):
             "sigma_data": coordinate_std(train, self.longest),
             "largest": sizes[-1],
             "lengths": [sizes[round(q * (len(sizes) - 1))] for q in np.linspace(0, 1, EXAMPLES)],
-            "classes": len({b.cluster for b in train}),
+            "classes": len(set(clusters_of(train))),
             "folds": known_folds(train, self.longest),
         }
 
@@ -121,8 +123,9 @@ class ProteinDomain(Domain):
         if rng is not None:
             x = x @ random_rotations(rng, "augment", x.dtype).mT[:, None]
             said = rng.uniform("say fold")
-            codes = torch.where((said < SAID)[:, None], codes, UNKNOWN_SS)
-            told = (said >= SAID) & (said < SAID + SHARED)
+            fold, shares = self.tells
+            codes = torch.where((said < fold)[:, None], codes, UNKNOWN_SS)
+            told = (said >= fold) & (said < fold + shares)
             content = torch.where(told[:, None], content, -1.0)
         structure = {k: batch[k] for k in ("mask", "residue", "chain")}
         condition = {"secondary": codes, "content": content, "label": batch["label"]}
@@ -210,7 +213,7 @@ def known_folds(
     Those that would be cropped are left out where others are not: a part of a fold is no fold.
     """
     whole = [b for b in backbones if len(b) <= (longest or len(b))] or list(backbones)
-    first = {b.cluster if b.cluster >= 0 else f"alone {k}": b for k, b in enumerate(whole)}
+    first = dict(zip(clusters_of(whole), whole, strict=True))
     found = []
     for b in sorted(first.values(), key=lambda b: (len(b), b.name)):
         codes = psea(b.coords[:, CA], b.joined)

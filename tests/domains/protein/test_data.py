@@ -45,6 +45,11 @@ def test_a_pass_takes_one_chain_of_each_cluster():
     assert members.min() > 0.6 * members.float().mean()
 
 
+def test_there_are_as_many_classes_as_labels():
+    """A chain without a cluster is a class of its own."""
+    assert ProteinDomain.of(FAMILY + ALONE, ALONE).facts()["classes"] == 1 + int(CHAINS.label.max())
+
+
 def test_batches_hold_what_went_in():
     rows = torch.tensor([3, 9, 10])
     batch = CHAINS.gather(rows)
