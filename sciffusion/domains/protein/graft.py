@@ -93,7 +93,7 @@ class Closed:
     @full_precision
     def __call__(self, x0: Float[Tensor, "b l 4 3"], cond: Cond) -> Float[Tensor, "b l 4 3"]:
         (one, two), wanted, there = self._bonds(x0, cond)
-        least = (two - one // 4 * 4) >= 2 * 4
+        least = (self.pairs[1] >= 2 * 4).to(x0.device).repeat(x0.shape[1])
         moves, x = self._moves(cond)[:, :, None].repeat(1, 1, 4).flatten(1), x0.flatten(1, 2)
         first, second = moves[:, one], moves[:, two]
         there &= first | second

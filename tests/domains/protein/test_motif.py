@@ -361,4 +361,4 @@ def test_a_scaffold_is_the_same_in_any_batch(native):
     ask = {"motif": native, "contigs": "4-9/A5-10@1/3-6/B103-110@2/2", "sampler": DPMSolverPP(12)}
     together, alone = (model.sample(n=4, batch=batch, **ask) for batch in (None, 1))
     for a, b in zip(together, alone, strict=True):
-        np.testing.assert_allclose(a.coords, b.coords, atol=2e-2)
+        np.testing.assert_allclose(a.coords, b.coords, atol=5e-3)
