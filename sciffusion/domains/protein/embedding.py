@@ -32,17 +32,46 @@ def what_is_said(cond: Cond) -> tuple[Int[Tensor, "b l"], Float[Tensor, "b share
     return codes, torch.cat([share.clamp_min(0), (share >= 0).float(), size.to(share)], 1)
 
 
+class Ends(nn.Module):
+    """How far a residue is from the first and from the last of its chain, in sines and cosines.
+
+    Wavelengths run geometrically from 6 to 600 residues.
+
+    Args:
+        dim: width of the answer.
+        features: sines and cosines of either distance, even.
+    """
+
+    def __init__(self, dim: int, features: int) -> None:
+        super().__init__()
+        if features % 2:
+            raise ValueError(f"ends must be even (a sine and a cosine each), got {features}")
+        self.register_buffer("freqs", torch.logspace(0, -2, features // 2), persistent=False)
+        self.out = nn.Linear(2 * features, dim)
+
+    def forward(self, cond: Cond) -> Float[Tensor, "b l d"]:
+        """Of each residue."""
+        residue, chain, mask = (cond.structure[k] for k in ("residue", "chain", "mask"))
+        own = (chain[:, None] == chain[:, :, None]) & mask[:, None]
+        step = (residue[:, :, None] - residue[:, None]) * own
+        angle = torch.stack([step.amax(2), step.amin(2)], 2)[..., None] * self.freqs
+        waves = torch.cat([angle.cos(), angle.sin()], -1).flatten(2)
+        return self.out(waves.to(self.out.weight.dtype))
+
+
 class Told(nn.Module):
     """The condition of a residue: (B, L, dim), and the noise level with the class: (B, dim).
 
     Args:
         dim: width.
         classes: of `cond.condition["label"]`; 0 for none.
+        ends: features of `Ends`; 0 for none: then places are told relative to each other alone.
     """
 
-    def __init__(self, dim: int, classes: int = 0) -> None:
+    def __init__(self, dim: int, classes: int = 0, ends: int = 0) -> None:
         super().__init__()
         self.fold = nn.Embedding(CODES, dim)
+        self.ends = Ends(dim, ends) if ends else None
         self.share = nn.Sequential(nn.Linear(SHARES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.noise = LogSNREmbedding(dim)
         self.label = LabelEmbedding(classes, dim) if classes else None
@@ -53,6 +82,8 @@ class Told(nn.Module):
         """Both; what is not said, or is dropped (`cond.keep`), is told as not known."""
         codes, said = what_is_said(cond)
         residue = self.fold(codes)
+        if self.ends is not None:
+            residue = residue + self.ends(cond)
         level = F.silu(self.noise(log_snr) + self.share(said.to(residue.dtype)))
         if self.label is not None:
             level = level + self.label(cond, len(codes))

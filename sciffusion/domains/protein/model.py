@@ -211,6 +211,7 @@ class EquivariantBackbone(nn.Module):
         hidden: width of the radial networks.
         radial: Gaussians of a distance.
         classes: of labels; 0 for none.
+        ends: sines and cosines of how far a residue is from its chain's ends; 0 for none.
         scale: spread of the data in Angstrom, sigma_data.
         backend: of the tensor products, see `nn.products`.
     """
@@ -232,6 +233,7 @@ class EquivariantBackbone(nn.Module):
         hidden: int = 48,
         radial: int = 16,
         classes: int = 0,
+        ends: int = 0,
         scale: float = 8.0,
         backend: str = "own",
     ) -> None:
@@ -244,7 +246,7 @@ class EquivariantBackbone(nn.Module):
         dim = self.width[0]
         self.scale, self.along, self.near = scale, along, near
         self.local, self.local_before = Local(scale), Local(scale)
-        self.told, self.pairs = Told(dim, classes), Pairs(pair_dim, radial)
+        self.told, self.pairs = Told(dim, classes, ends), Pairs(pair_dim, radial)
         self.radial = Radial(radial)
         self.first = nn.Sequential(
             nn.Linear(2 * Local.features + 1, dim), nn.SiLU(), nn.Linear(dim, dim)

@@ -8,6 +8,7 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import PREVIOUS
 from sciffusion.domains.protein.domain import layout
 from sciffusion.domains.protein.edm2 import MPTransformerBackbone
+from sciffusion.domains.protein.embedding import Told
 from sciffusion.domains.protein.model import EquivariantBackbone
 from sciffusion.domains.protein.transformer import TransformerBackbone
 from sciffusion.nn.magnitude import weight_error
@@ -61,7 +62,7 @@ def moved(cond, turn):
 
 NETWORKS = [
     lambda: EquivariantBackbone(**SMALL, classes=2),
-    lambda: EquivariantBackbone(**HIGHER, classes=2),
+    lambda: EquivariantBackbone(**HIGHER, classes=2, ends=8),
     lambda: TransformerBackbone(16, 2, 4, 8, 8, classes=2),
     lambda: MPTransformerBackbone(16, 2, 4, 8, 8, classes=2),
 ]
@@ -136,6 +137,18 @@ def test_a_last_thought_that_is_zero_is_none(make):
     assert torch.allclose(network(x, level, plain), network(x, level, Cond(
         {k: v for k, v in plain.structure.items() if k != PREVIOUS}, cond.condition)))  # fmt: skip
     assert float((network(x, level, cond) - none).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("ends", [0, 8])
+def test_ends_tell_residues_of_a_long_chain_apart(ends):
+    """However the chain is numbered; two that are as far from both ends are of other chains."""
+    told = shaken(Told(16, ends=ends))
+    cond = Cond({k: v[None] for k, v in layout((120, 120), 240).items()})
+    renumbered = cond.with_structure(residue=cond.structure["residue"] + 1000)
+    answer = told(torch.zeros(1), cond)[0][0]
+    assert torch.allclose(answer, told(torch.zeros(1), renumbered)[0][0])
+    assert torch.allclose(answer[:120], answer[120:])
+    assert (float(torch.pdist(answer[:120]).min()) > 1e-3) == bool(ends)
 
 
 def test_widths_that_do_not_fit_are_refused():
