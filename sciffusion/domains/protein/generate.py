@@ -27,7 +27,7 @@ from sciffusion.domains.protein.apart import parted
 from sciffusion.domains.protein.backbone import Backbone
 from sciffusion.domains.protein.data import places
 from sciffusion.domains.protein.domain import ProteinDomain
-from sciffusion.domains.protein.graft import scaffolded
+from sciffusion.domains.protein.graft import closed, scaffolded
 from sciffusion.domains.protein.motif_measures import Grafting, grafting, laid_on_motif, note_of
 from sciffusion.domains.protein.partial import laid_on, noised, rest_of_way, rmsd, time_of
 from sciffusion.domains.protein.potentials import led
@@ -94,7 +94,8 @@ class Generator:
             if self.request.motif is not None:
                 self.denoiser = scaffolded(denoiser)
             elif settings.apart:
-                self.denoiser = parted(self.denoiser)
+                jumps = denoiser.gives == "jump"
+                self.denoiser = (closed if jumps else parted)(self.denoiser)
         except (TypeError, ValueError) as error:
             raise InputError(str(error)) from error
         check(self.sampler, self.denoiser)

@@ -35,6 +35,13 @@ def scaffolded(denoiser: Denoiser) -> Projected:
     return Projected(parted(Projected(denoiser, Graft())), Closed(), (0.0, LATE))
 
 
+def closed(denoiser: Denoiser) -> Projected:
+    """The consistency network of backbones without clashes: few jumps leave bonds as blurred as
+    their last thought, so that they are closed at the end.
+    """
+    return Projected(parted(denoiser), Closed(cis=False), (0.0, LATE))
+
+
 class Graft:
     """The motif in its place, and the new residues next to it moved along.
 
@@ -73,19 +80,20 @@ class Graft:
 
 
 class Closed:
-    """Bonds at the ends of the motif, closed by the new residues next to it.
+    """Bonds at the ends of the motif, closed by the new residues next to it; all, where none is.
 
     Distances that bonds, angles and the peptide plane all but fix (`features.BONDED`) draw their
     atoms together or apart until they are right (position-based dynamics, Mueller et al. 2007), and
     residues with one between them keep apart. The motif and new residues farther along the chain
-    stay; a bond that is nearer to cis stays so.
+    stay.
 
     Args:
         seam: new residues that move on either side of a motif's part.
+        cis: whether a bond that is nearer to cis stays so; three of a thousand are.
     """
 
-    def __init__(self, seam: int = SEAM) -> None:
-        self.seam = seam
+    def __init__(self, seam: int = SEAM, cis: bool = True) -> None:
+        self.seam, self.cis = seam, cis
         over = [(i, 2 * 4 + j) for i in range(4) for j in range(4)]
         self.pairs = torch.tensor([*BONDED, *over]).T
         self.lengths = torch.tensor([*BONDED.values(), *len(over) * [LEAST[0]]])
@@ -116,6 +124,8 @@ class Closed:
 
     def _moves(self, cond: Cond) -> Bool[Tensor, "b l"]:
         """New residues that are near the motif along the chain."""
+        if GROUP not in cond.structure:
+            return cond.structure["mask"]
         chain, known = cond.structure["chain"], cond.structure[GROUP] > 0
         place = torch.arange(known.shape[1], device=known.device)
         near = torch.zeros_like(known)
@@ -134,7 +144,7 @@ class Closed:
         length, pairs = mask.shape[1], self.pairs.to(x0.device)
         atoms = pairs[:, None] + 4 * torch.arange(length, device=x0.device)[:, None]
         step = (x0.roll(-1, 1) - x0)[:, :, CA].norm(dim=-1, keepdim=True)
-        cis = step < (TRANS + CIS) / 2
+        cis = (step < (TRANS + CIS) / 2) & self.cis
         wanted = self.lengths.to(x0).expand(*mask.shape, -1)
         wanted = torch.where(cis & (self.lengths.to(x0) == TRANS), CIS, wanted)
         # Between O and the next CA lies more than one length: leave it to the others where cis
