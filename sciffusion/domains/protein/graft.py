@@ -23,6 +23,8 @@ from sciffusion.domains.protein.backbone import CA, C, N, O
 from sciffusion.domains.protein.features import BONDED, joined_before
 from sciffusion.domains.protein.validity import CIS, TRANS
 
+NEAR_DATA = (0.0, LATE)
+"""Noise, in Angstrom, at which bonds are closed."""
 WIDTH = 2.0
 """Residues along the chain over which the motif's motion dies out."""
 SEAM, STITCHES, OFF, FURTHER = 4, 60, 0.001, 1.5
@@ -32,14 +34,17 @@ Angstrom that are let be; how much farther than the mean of what its bonds ask a
 
 def scaffolded(denoiser: Denoiser) -> Projected:
     """The denoiser of backbones that hold the motif that `cond.structure` says."""
-    return Projected(parted(Projected(denoiser, Graft())), Closed(), (0.0, LATE))
+    held = Projected(denoiser, Graft())
+    if denoiser.gives == "jump":
+        return closed(held)
+    return Projected(parted(held), Closed(), NEAR_DATA)
 
 
 def closed(denoiser: Denoiser) -> Projected:
     """The consistency network of backbones without clashes: few jumps leave bonds as blurred as
-    their last thought, so that they are closed at the end.
+    their last thought, so that all are closed at the end.
     """
-    return Projected(parted(denoiser), Closed(cis=False), (0.0, LATE))
+    return Projected(parted(denoiser), Closed(None, cis=False), NEAR_DATA)
 
 
 class Graft:
@@ -80,7 +85,7 @@ class Graft:
 
 
 class Closed:
-    """Bonds at the ends of the motif, closed by the new residues next to it; all, where none is.
+    """Bonds at the ends of the motif, closed by the new residues next to it; or all of new ones.
 
     Distances that bonds, angles and the peptide plane all but fix (`features.BONDED`) draw their
     atoms together or apart until they are right (position-based dynamics, Mueller et al. 2007), and
@@ -88,11 +93,12 @@ class Closed:
     stay.
 
     Args:
-        seam: new residues that move on either side of a motif's part.
+        seam: new residues that move on either side of a motif's part; None for all, with a motif
+            or without one.
         cis: whether a bond that is nearer to cis stays so; three of a thousand are.
     """
 
-    def __init__(self, seam: int = SEAM, cis: bool = True) -> None:
+    def __init__(self, seam: int | None = SEAM, cis: bool = True) -> None:
         self.seam, self.cis = seam, cis
         over = [(i, 2 * 4 + j) for i in range(4) for j in range(4)]
         self.pairs = torch.tensor([*BONDED, *over]).T
@@ -124,17 +130,17 @@ class Closed:
 
     def _moves(self, cond: Cond) -> Bool[Tensor, "b l"]:
         """New residues that are near the motif along the chain."""
-        if GROUP not in cond.structure:
-            return cond.structure["mask"]
-        chain, known = cond.structure["chain"], cond.structure[GROUP] > 0
+        chain, mask = cond.structure["chain"], cond.structure["mask"]
+        known = cond.structure.get(GROUP, torch.zeros_like(chain)) > 0
+        if self.seam is None:
+            return mask & ~known
         place = torch.arange(known.shape[1], device=known.device)
         near = torch.zeros_like(known)
         for end in nearest(known):
             there = end.clamp(0, known.shape[1] - 1)
             same = (there == end) & (chain.gather(1, there) == chain)
             near |= same & ((place - end).abs() <= self.seam)
-        found: Tensor = near & ~known & cond.structure["mask"]
-        return found
+        return near & ~known & mask
 
     def _bonds(
         self, x0: Float[Tensor, "b l 4 3"], cond: Cond

@@ -217,12 +217,12 @@ def test_bonds_at_the_ends_of_a_motif_are_closed(fold):
 
 
 @pytest.mark.parametrize("fold", ["helix", "strand", "wander"])
-def test_without_a_motif_all_bonds_are_closed(fold):
+def test_all_bonds_of_a_backbone_are_closed(fold):
     """Blurred by a third of an Angstrom; one that seemed cis is trans where it is told to be."""
     whole = torch.from_numpy(made(30, fold).coords).double()[None]
     cond = Cond({k: v[None] for k, v in layout([30], 30).items()})
     blurred = whole + 0.3 * torch.randn(whole.shape, generator=torch.Generator().manual_seed(0))
-    found = Closed(cis=False)(blurred, cond)
+    found = Closed(None, cis=False)(blurred, cond)
     b = read(found[0], [30])
     assert np.abs(ca_distances(read(blurred[0], [30])) - TRANS).max() > 0.5
     assert np.abs(ca_distances(b) - TRANS).max() < 0.05
