@@ -44,8 +44,8 @@ class Ends(nn.Module):
 
     def __init__(self, dim: int, features: int) -> None:
         super().__init__()
-        if features % 2:
-            raise ValueError(f"ends must be even (a sine and a cosine each), got {features}")
+        if features % 2 or features < 2:
+            raise ValueError(f"ends must be even (a sine and a cosine each) or 0, got {features}")
         self.register_buffer("freqs", torch.logspace(0, -2, features // 2), persistent=False)
         self.out = nn.Linear(2 * features, dim)
 

@@ -152,8 +152,9 @@ def test_ends_tell_residues_of_a_long_chain_apart(ends):
 
 
 def test_widths_that_do_not_fit_are_refused():
-    for wrong in ({"heads": 3}, {"irreps": "16x0e"}, {"edge": "8x0e+8x1e+4x2e"}):
-        with pytest.raises(ValueError, match=r"heads|irreps"):
+    widths = ({"heads": 3}, {"irreps": "16x0e"}, {"edge": "8x0e+8x1e+4x2e"})
+    for wrong in (*widths, {"ends": 7}, {"ends": -2}):
+        with pytest.raises(ValueError, match=r"heads|irreps|ends"):
             EquivariantBackbone(**(SMALL | wrong))
 
 
