@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from rich.console import Console
 from rich.progress import Progress
 
 from sciffusion.core.denoiser import Denoiser
 from sciffusion.core.samplers import Sampler
 from sciffusion.domains.base import Evaluation
+from sciffusion.domains.molecule.chem import to_mol
 from sciffusion.domains.molecule.domain import MoleculeDomain, draw_coordinates
 from sciffusion.domains.molecule.geom_protocol import SAMPLES
 from sciffusion.domains.molecule.graph import MolGraph, Record
 from sciffusion.domains.molecule.metrics import Measures, evaluate_ensembles
+from sciffusion.domains.molecule.relax import Relaxer, relaxer
 from sciffusion.domains.molecule.report import sections
 from sciffusion.domains.molecule.stereo import right
 from sciffusion.domains.sampling import world_size
@@ -35,13 +38,16 @@ def draw_ensembles(
     counts: Sequence[int],
     tries: int = 20,
     first: Sequence[np.ndarray] = (),
+    relax: Relaxer | None = None,
 ) -> tuple[list[Record], list[Record]]:
-    """(conformers as they come, the same with faulty ones drawn anew) of each molecule.
+    """(conformers as they come, the same relaxed and with faulty ones drawn anew) of each molecule.
 
     Args:
         counts: conformers of each molecule.
         tries: draws of a conformer, at most; what is wrong after the last one is missing.
         first: what came of the first draws, where that is known: coordinates in order.
+        relax: what is done to conformers before they are judged; of molecules that it does not know
+            they are judged as they come.
     """
     asked = [k for k, n in enumerate(counts) for _ in range(n)]
     found: dict[int, np.ndarray] = {}
@@ -54,8 +60,11 @@ def draw_ensembles(
         here = dict(zip(wanted, coords, strict=True))
         for m, group in groupby(wanted, asked.__getitem__):
             rows = list(group)
-            good = right(np.stack([here[i] for i in rows]), graphs[m])
-            found |= {i: here[i] for i, fine in zip(rows, good.tolist(), strict=True) if fine}
+            x = np.stack([here[i] for i in rows])
+            if relax is not None:
+                x = _relaxed(graphs[m], x, relax)
+            good = right(x, graphs[m])
+            found |= {i: x[k] for k, i in enumerate(rows) if good[k]}
         wanted = [i for i in wanted if i not in found]
         if not wanted:
             break
@@ -70,6 +79,18 @@ def draw_ensembles(
         ]
 
     return records(dict(enumerate(first))), records(found)
+
+
+def _relaxed(
+    graph: MolGraph, coords: Float[np.ndarray, "k n 3"], relax: Relaxer
+) -> Float[np.ndarray, "k n 3"]:
+    """The conformers moved to a minimum; as they are where `relax` does not know the molecule."""
+    mol = to_mol(graph, coords)
+    try:
+        relax(mol)
+    except InputError:
+        return coords
+    return np.stack([c.GetPositions() for c in mol.GetConformers()]).astype(coords.dtype)
 
 
 def held_out(references: Sequence[Record], molecules: int, conformers: int) -> list[Record]:
@@ -103,13 +124,14 @@ def evaluate(
     for name in ("molecules", "conformers", "tries"):
         if settings[name] < 1:
             raise InputError(f"{name}={settings[name]} must be at least 1")
+    console = Console(stderr=True)
+    relax = relaxer(settings["relax"], lambda text: console.print(text, markup=False))
     references = held_out(domain.data.val, settings["molecules"], settings["conformers"])
     if not references:
         raise InputError("no molecule was held out: raise data.val_share or give data.val=STORE")
     if world_size()[0] > 0:
         return None
     how = Measures.of(settings)
-    console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         graphs = [r.graph for r in references]
         counts = [SAMPLES * len(r.coords) for r in references]
@@ -122,7 +144,7 @@ def evaluate(
             )  # fmt: skip
 
         start = time.perf_counter()
-        first, returned = draw_ensembles(draw, graphs, counts, settings["tries"])
+        first, returned = draw_ensembles(draw, graphs, counts, settings["tries"], relax=relax)
         seconds = time.perf_counter() - start
         bar.remove_task(task)
         task = bar.add_task("measuring", total=how.rounds * len(references))

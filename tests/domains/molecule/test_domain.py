@@ -15,13 +15,15 @@ from sciffusion.core.geometry import kabsch
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import DPMSolverPP, Heun
 from sciffusion.domains.base import build_denoiser
-from sciffusion.domains.molecule.chem import parse_smiles, record_of
+from sciffusion.domains.molecule.chem import from_mol, parse_smiles, record_of
 from sciffusion.domains.molecule.domain import (
     MoleculeDomain,
     atoms_together,
     batches,
     draw_coordinates,
 )
+from sciffusion.domains.molecule.evaluation import draw_ensembles
+from sciffusion.domains.molecule.relax import relaxer
 from sciffusion.domains.molecule.store import write_shard
 from sciffusion.errors import InputError
 from sciffusion.io.config import compose, groups
@@ -221,6 +223,27 @@ def test_train_resume_evaluate(store, tmp_path):
     table = json.loads((run / "metrics.json").read_text())
     assert any("ETKDGv3" in row["name"] for row in table["rows"])
     assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_what_is_measured_may_be_relaxed_first():
+    """Bonds a third too long are made good; what no force field knows is judged as it came."""
+    mol = Chem.AddHs(parse_smiles("CCO"))
+    rdDistGeom.EmbedMultipleConfs(mol, 2, randomSeed=0)
+    graph = from_mol(mol)
+    long = [1.3 * c.GetPositions() for c in mol.GetConformers()]
+
+    def found(relax):
+        return draw_ensembles(lambda *_: long, [graph], [2], 1, relax=relax)
+
+    assert [len(records[0].coords) for records in found(None)] == [2, 0]
+    first, returned = found(relaxer("mmff", print))
+    assert np.allclose(first[0].coords, long)
+    assert len(returned[0].coords) == 2
+
+    def unknown(mol):
+        raise InputError("its atoms are not known")
+
+    assert len(found(unknown)[1][0].coords) == 0
 
 
 def test_training_from_a_store_needs_no_chemistry(store, tmp_path):
