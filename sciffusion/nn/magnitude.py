@@ -46,6 +46,12 @@ def clipped(x: Tensor) -> Tensor:
     return x.clamp(-MOST, MOST) if x.dtype.itemsize < 4 else x
 
 
+def shares(t: float = 0.3) -> tuple[float, float]:
+    """What `mp_sum` multiplies a and b by."""
+    size = math.hypot(1 - t, t)
+    return (1 - t) / size, t / size
+
+
 def mp_silu(x: Tensor) -> Tensor:
     """silu(x) / 0.596 (eq. 81): of unit magnitude where x is standard normal."""
     return F.silu(x) / SILU
@@ -53,8 +59,8 @@ def mp_silu(x: Tensor) -> Tensor:
 
 def mp_sum(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
     """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2) (eq. 88): of unit magnitude where a and b are."""
-    size = math.hypot(1 - t, t)
-    return torch.add(a * ((1 - t) / size), b, alpha=t / size)
+    of_a, of_b = shares(t)
+    return torch.add(a * of_a, b, alpha=of_b)
 
 
 def mp_mean(*parts: Tensor) -> Tensor:
@@ -161,9 +167,12 @@ class MPConv2d(Weight):
     ) -> None:
         super().__init__((channels_out, channels_in, kernel, kernel), gain)
 
-    def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h w"]:
-        """Convolve."""
-        return F.conv2d(x, self.effective().to(x.dtype), padding=self.weight.shape[-1] // 2)
+    def forward(
+        self, x: Float[Tensor, "b c_in h w"], scale: float = 1.0
+    ) -> Float[Tensor, "b c_out h w"]:
+        """Convolve, and multiply by a number, which costs nothing as it goes into the weights."""
+        weight = (self.effective() * scale).to(x.dtype)
+        return F.conv2d(x, weight, padding=self.weight.shape[-1] // 2)
 
 
 class MPEmbedding(Weight):

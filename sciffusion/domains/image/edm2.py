@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sciffusion.core.cond import Cond
 from sciffusion.domains.image.model import check_levels, check_size, double, half, shape_for_size
 from sciffusion.nn.magnitude import (
+    SILU,
     MPConv2d,
     MPLinear,
     clipped,
@@ -27,6 +28,7 @@ from sciffusion.nn.magnitude import (
     mp_silu,
     mp_sum,
     normalize,
+    shares,
     with_one,
 )
 from sciffusion.nn.magnitude_blocks import MPLabel, MPLevel
@@ -94,9 +96,11 @@ class Block(nn.Module):
             x = self.resample(x)
         if self.down:
             x = normalize(self.skip(x), 1)
-        y = self.conv1(mp_silu(x)) * (1 + self.told(told))[..., None, None]
-        y = self.conv2(F.dropout(mp_silu(y), self.dropout, self.training))
-        x = mp_sum(x if self.down else self.skip(x), y, self.balance)
+        # mp_silu and mp_sum, their factors in the weights of convolutions, where they cost nothing
+        of_x, of_y = shares(self.balance)
+        y = self.conv1(F.silu(x), 1 / SILU) * (1 + self.told(told))[..., None, None]
+        y = self.conv2(F.dropout(F.silu(y), self.dropout, self.training), of_y / SILU)
+        x = torch.add(y, x if self.down else self.skip(x), alpha=of_x)
         return clipped(self.attention(x))
 
 
