@@ -40,24 +40,15 @@ from sciffusion.training.fit import prepared
 EDM2 = ["experiment=edm2", "rate.warmup=1"]
 SLOW = "rate.reference=166667"
 """In millionths of the time, as `trained` tells it: a sixth of it, as the experiment has."""
-COSINE = [
-    "model=edm2_unet", "loss=edm2", "loss.times.mean=-0.8", "loss.times.std=1.6",
-    "optimizer=adam", "trainer.clip=0", "rate.warmup=1",
-]  # fmt: skip
+COSINE = ["model=edm2_unet", "optimizer=adam", "trainer.clip=0", "rate.warmup=1", "rate.lr=8.0e-2"]
+LOSS = ["loss=edm2", "loss.times.mean=-1.2", "loss.times.std=1.2"]
+"""Learned uncertainty at the noise levels of ADM's recipe."""
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     "adm": ("ADM's U-Net, its recipe (EDM's loss, AdamW, cosine)", []),
     "edm2": ("EDM2 (learned uncertainty, Adam, inverse square root)", [*EDM2, SLOW]),
-    "edm2-fast": ("EDM2 at twice the rate", [*EDM2, SLOW, "rate.lr=4.0e-2"]),
-    "edm2-cosine": ("EDM2, cosine from 0.04", [*COSINE, "rate.lr=4.0e-2"]),
-    "edm2-cosine-fast": ("EDM2, cosine from 0.08", [*COSINE, "rate.lr=8.0e-2"]),
-    "edm2-network": (
-        "EDM2's network and optimizer with EDM's loss, cosine from 0.08",
-        ["model=edm2_unet", "optimizer=adam", "trainer.clip=0", "rate.warmup=1", "rate.lr=8.0e-2"],
-    ),
-    "adm-loss": (
-        "ADM's U-Net with EDM2's loss",
-        ["loss=edm2", "loss.times.mean=-0.8", "loss.times.std=1.6"],
-    ),
+    "edm2-cosine": ("EDM2 with the cosine and ADM's noise levels", [*COSINE, *LOSS]),
+    "edm2-network": ("EDM2's network and optimizer with EDM's loss and the cosine", COSINE),
+    "adm-loss": ("ADM's U-Net with EDM2's loss", LOSS),
 }
 """What it is, and the settings that make it."""
 

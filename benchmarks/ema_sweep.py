@@ -1,25 +1,26 @@
 """Post-hoc EMA: how exactly averages come back, and what their length is worth.
 
-    python benchmarks/ema_sweep.py [--quick] [--runs RUN ...] [--set n=1000 ...]
+    python benchmarks/ema_sweep.py [--quick] [--runs RUN "RUN n=1000 points=6" ...]
 
 Averages of many lengths are tracked directly, on a random walk and on a training of the digits, and
 beside them two (0.05 and 0.10) of which snapshots are kept. From few or many snapshots, in full or
 half precision, each length is made again; the error is |made - tracked| / |tracked| over all
 weights, at the last step. With --runs, trained runs that kept snapshots, of any domain, also have
-their length chosen by `python -m sciffusion.ema`.
+their length chosen by `python -m sciffusion.ema`, each with its own settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import bar, markdown, write_result
+from common import RESULTS, bar, markdown, write_result
 from torch import Tensor, nn
 from training import trained
 
@@ -117,12 +118,20 @@ def learned(steps: int, settings: Sequence[str], progress: Any) -> list[dict[str
     return record.errors()
 
 
-def chosen(run: Path, settings: Sequence[str]) -> dict[str, Any]:
-    """What `python -m sciffusion.ema` finds for a run."""
+def chosen(run: Path, settings: Sequence[str], picture: Path | None = None) -> dict[str, Any]:
+    """What `python -m sciffusion.ema` finds for a run, which goes on where it was stopped.
+
+    Args:
+        picture: where a copy of its curve is put.
+    """
     ema.main([f"run={run}", *settings])
     found = json.loads((run / "ema" / "ema.json").read_text())
-    found["domain"] = json.loads((run / "config.json").read_text())["domain"]
-    return found
+    config = json.loads((run / "config.json").read_text())
+    model = config["model"]["_target_"].rpartition(".")[2]
+    if picture is not None:
+        shutil.copyfile(run / "ema" / "curve.png", picture)
+        found["picture"] = picture.name
+    return found | {"domain": config["domain"], "model": model}
 
 
 def error_table(rows: Sequence[dict[str, Any]], precision: str) -> str:
@@ -139,11 +148,12 @@ def sweep_table(sweeps: Sequence[dict[str, Any]]) -> str:
         return f"{row['value']:.4g} ({row['low']:.4g} to {row['high']:.4g})"
 
     rows = [
-        [s["domain"], s["metric"], s["length"], *(cell(r) for r in s["rows"]),
+        [f"{s['domain']}, `{s['model']}`", s["metric"], s["length"],
+         *(cell(r) for r in s["rows"]), s["rows"][0]["floor"],
          ", ".join(map(str, s["report_seeds"])), s["verdict"]]
         for s in sweeps
     ]  # fmt: skip
-    head = ["", "metric", "length", "chosen", "the run's own", "difference", "seeds", ""]
+    head = ["", "metric", "length", "chosen", "the run's own", "difference", "floor", "seeds", ""]
     return markdown(head, rows)
 
 
@@ -158,8 +168,10 @@ def page(found: dict[str, Any], options: argparse.Namespace) -> str:
                   f"The same from snapshots in half precision: {title}.",
                   error_table(found[name], "half")]  # fmt: skip
     if found["sweeps"]:
-        parts += ["The length chosen on some seeds, measured on others.",
-                  sweep_table(found["sweeps"])]  # fmt: skip
+        parts += ["The length chosen on some seeds, measured on others (mean, 95% interval).",
+                  sweep_table(found["sweeps"]),
+                  *(f"![{s['domain']}]({s['picture']})" for s in found["sweeps"]
+                    if "picture" in s)]  # fmt: skip
     return "\n\n".join(parts)
 
 
@@ -170,8 +182,7 @@ def options_parser() -> argparse.ArgumentParser:
     add("--walk", type=int, default=8192, help="steps of the random walk")
     add("--size", type=int, default=4096, help="numbers that walk")
     add("--steps", type=int, default=2048, help="of the training")
-    add("--runs", nargs="*", default=[], help="trained runs with snapshots, to choose a length of")
-    add("--set", nargs="*", default=[], help="settings of the sweep, as n=1000 points=8")
+    add("--runs", nargs="*", default=[], help="runs with snapshots, each with its sweep's settings")
     add("--name", default="ema_sweep", help="of the result files")
     return parser
 
@@ -187,16 +198,18 @@ def main(arguments: Sequence[str]) -> None:
         task = progress.add_task("a random walk", total=options.walk)
         found["walk"] = walked(options.walk, options.size, lambda: progress.advance(task))
         found["training"] = learned(options.steps, settings, progress)
-    found["sweeps"] = [chosen(Path(run), options.set) for run in options.runs]
+    found["sweeps"] = [
+        chosen(Path(run), settings, RESULTS / f"{options.name}_{k}.png")
+        for k, (run, *settings) in enumerate(map(str.split, options.runs), 1)
+    ]
     if tiny and not options.runs:
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "digits"
             train.main([*TINY, "trainer.steps=64", "trainer.snapshots.number=16", f"run={run}"])
             few = ["lengths=0.05:0.2", "points=3", "n=100", "extractor=rotation"]
-            found["sweeps"] = [chosen(run, [*few, "seeds=1", "report_seeds=2,3", *options.set])]
-    shown = vars(options) | {"runs": [Path(run).name for run in options.runs]}
+            found["sweeps"] = [chosen(run, [*few, "seeds=1", "report_seeds=2,3"])]
     text = page(found, options)
-    path = write_result(options.name, shown, found, text)
+    path = write_result(options.name, vars(options), found, text)
     print(f"{text}\n\nwrote {path} and {path.with_suffix('.md')}")
 
 
