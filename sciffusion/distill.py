@@ -93,8 +93,6 @@ def _fresh(arguments: Sequence[str], named: Mapping[str, str]) -> dict[str, Any]
     teacher = source(arguments)
     shared = load_shared(teacher)
     domain = shared["domain"]
-    if named.get("domain", domain) != domain:
-        raise InputError(f"{teacher} is of domain={domain}: it has no domain={named['domain']}")
     for argument in arguments:
         if argument.partition("=")[0].partition(".")[0] in TEACHERS:
             raise InputError(f"{argument}: a student has its teacher's: leave it out")

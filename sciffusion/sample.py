@@ -34,10 +34,14 @@ def source(arguments: Sequence[str]) -> str:
     """The run that the arguments name, or the packaged weights of their domain.
 
     Raises:
-        InputError: neither is named, or the domain has no packaged weights.
+        InputError: neither is named, the run is of another domain, or the domain has no packaged
+            weights.
     """
     named = {k: v for k, _, v in (a.partition("=") for a in arguments)}
     if run := named.get("run"):
+        domain = load_shared(run)["domain"]
+        if named.get("domain", domain) != domain:
+            raise InputError(f"{run} is of domain={domain}: it has no domain={named['domain']}")
         return run
     if not (domain := named.get("domain")):
         raise InputError("give the directory of a trained run, run=DIR, or domain=molecule|protein")

@@ -65,6 +65,7 @@ def test_train(arguments, says, refused, tiny, tmp_path):
     [
         ([], "run=DIR"),
         (["run=nowhere"], "nowhere"),
+        (["run=COPY", "domain=protein"], "is of domain=image"),
         (["run=FILE"], "FILE"),
         (["run=COPY", "n=0"], "at least 1"),
         (["run=COPY", "n=some"], "whole number"),

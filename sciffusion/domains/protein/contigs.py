@@ -150,8 +150,8 @@ class Contig:
         if total[0] > high or total[1] < low:
             asked = str(Free(*total))
             raise InputError(
-                f"total={asked} does not fit {self.source}={self.text}: its parts make {low} to "
-                f"{high} residues; change total= or the ranges"
+                f"total={asked} does not fit {self.source}={self.text}: its parts make "
+                f"{Free(low, high)} residues; change total= or the ranges"
             )
         return max(low, total[0]), min(high, total[1])
 
