@@ -34,7 +34,7 @@ def measured(options: argparse.Namespace, scale: float | None, seed: int) -> Row
     quick = [f"{k}={json.dumps(v)}" for k, v in kind.quick.items()]
     guided = [] if scale is None else [f"guidance.by={options.weak}", f"guidance.by_scale={scale}"]
     settings = [*quick, *options.settings, *guided, f"seed={seed}"]
-    out = HERE / "cache" / "autoguidance"
+    out = HERE / "cache" / "autoguidance" / options.title  # several may run at once
 
     def found() -> dict[str, Any]:
         evaluate.main([f"run={options.run}", *settings, f"out={out}"])

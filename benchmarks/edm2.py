@@ -100,7 +100,7 @@ def looked_into(domain: ImageDomain, denoiser: Denoiser, config: dict[str, Any])
     """Sizes of features at training's noise levels, and of weights after a training forward."""
     index = torch.arange(min(128, len(domain.train_set())))
     x0, cond = domain.encode(domain.train_set().gather(index), None)
-    rng, loss = Rng(7, index), build(prepared(config["loss"], domain))
+    rng, loss = Rng(7, index), build(prepared(config["loss"], domain, config["trainer"]["steps"]))
     t = loss.times.sample(rng, denoiser.schedule)
     eps = denoiser.space.noise(rng, "train noise", tuple(x0.shape[1:]), cond, x0.dtype)
     c = denoiser.coefficients(t, x0.ndim)

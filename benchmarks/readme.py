@@ -17,6 +17,9 @@ PAGES = (
     "image_peers_speed_cifar", "conformers_geom_drugs", "conformers_openff", "conformers_qm9",
     "conformers_by_calls", "molecule_ablation", "molecule_speed", "protein_backbones",
     "protein_ablation", "protein_speed", "motif", "boltzmann",
+    "edm2", "few_step_image", "few_step_molecule", "few_step_molecule_relaxed",
+    "few_step_protein", "autoguidance_image", "autoguidance_molecule", "autoguidance_protein",
+    "inverse", "likelihood",
 )  # fmt: skip
 PICTURES = {"conformers_by_calls": "docs/conformers_by_calls.png"}
 """Shown in the place of a table."""
