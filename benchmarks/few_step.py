@@ -116,7 +116,7 @@ def page(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) 
     if options.domain == "protein":
         kind += " Bonds are closed after the last jump, as `sample` does."
     if relaxed := [m.partition("=")[2] for m in options.measures if m.startswith("relax=")]:
-        kind += f" Conformers were relaxed ({relaxed[-1]}) before they were judged."
+        title += f", both relaxed with {relaxed[-1]}"
     return "\n\n".join([
         title,
         "One seed; 95% intervals of `evaluate`; milliseconds a sample when 8 are drawn together, "
