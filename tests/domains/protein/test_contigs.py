@@ -98,7 +98,7 @@ def test_totals():
     assert contig.fit(None) == (39, 99)
     assert contig.fit((20, 50)) == (39, 50)
     for total in ((100, 120), (10, 38)):
-        with pytest.raises(InputError, match="make 39 to 99 residues"):
+        with pytest.raises(InputError, match="make 39-99 residues"):
             contig.fit(total)
 
 
