@@ -32,6 +32,7 @@ def test_a_sampler_to_share_goes_with_the_weights(run, tmp_path):
 def test_what_cannot_be_shared_is_refused(run, tmp_path, refused):
     assert "give out=" in refused("export", f"run={run}")
     out = f"out={tmp_path / 'out'}"
+    assert "export takes no domain=" in refused("export", f"run={run}", out, "domain=image")
     assert "is of domain=image" in refused("export", f"run={run}", out, "domain=molecule")
     assert "no trained run" in refused("export", f"run={tmp_path / 'none'}", f"out={tmp_path}")
     tensors = load_tensors(run)

@@ -7,10 +7,10 @@ from sciffusion.core.cond import Cond
 from sciffusion.core.losses import DenoisingLoss
 from sciffusion.core.rng import Rng
 from sciffusion.domains.image.domain import ImageDomain
-from sciffusion.domains.image.edm2 import EDM2UNet, edm2_for_size
+from sciffusion.domains.image.edm2 import Block, EDM2UNet, edm2_for_size
 from sciffusion.domains.image.model import UNet, unet_for_size
 from sciffusion.io.config import compose
-from sciffusion.nn.magnitude import weight_error
+from sciffusion.nn.magnitude import mp_silu, mp_sum, normalize, weight_error
 from sciffusion.training.fit import make_module
 
 SMALL = {"in_channels": 1, "image_size": 8, "channels": 16, "blocks": 1, "head_channels": 16}
@@ -81,6 +81,18 @@ def test_deep_and_wide_it_is_the_same():
     assert len(found) > 30
     assert found.min() > 0.7
     assert found.max() < 1.3
+
+
+@pytest.mark.parametrize(("down", "came"), [(True, 8), (True, 16), (False, 8), (False, 16)])
+def test_factors_in_the_weights_change_nothing(down, came):
+    torch.manual_seed(0)
+    block = Block(came, 16, 12, down, balance=0.4).double().eval()
+    torch.nn.init.constant_(block.told.gain, 0.7)
+    x, told = torch.randn(3, came, 4, 4).double(), torch.randn(3, 12).double()
+    h = normalize(block.skip(x), 1) if down else x
+    y = block.conv1(mp_silu(h)) * (1 + block.told(told))[..., None, None]
+    y = block.conv2(mp_silu(y))
+    torch.testing.assert_close(block(x, told), mp_sum(h if down else block.skip(h), y, 0.4))
 
 
 def test_no_biases_and_no_norms():

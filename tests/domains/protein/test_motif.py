@@ -124,7 +124,11 @@ def test_the_fold_is_told_where_it_can_be_known(file):
         ("5/A18-33", None, "it has 1-20, 31-39"),
         ("A1-3/B99-102", None, "at character 6 (B99-102)"),
         ("2/A36-39", None, "insertion codes there (39X)"),
-        ("10/A1-9/10", "99", "total=99 does not fit contigs=10/A1-9/10: its parts make 29 res"),
+        (
+            "10/A1-9/10",
+            "99",
+            "total=99 does not fit contigs=10/A1-9/10: its parts make 29 residues",
+        ),
         ("10/A1-9/10", "x", "total=x must be"),
         ("A9-1", None, "write A1-9"),
         (None, None, "no contig in REMARK 999"),
