@@ -11,11 +11,11 @@ from typing import Any
 from sciffusion import resources
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
-from sciffusion.io.config import change, compose, groups, read_yaml
+from sciffusion.io.config import change, compose, filled, groups, read_yaml
 from sciffusion.io.run import Run, load_shared
 from sciffusion.sample import configure as configure_sampling
 from sciffusion.sample import source
-from sciffusion.train import difference
+from sciffusion.train import difference, keep_spacing
 
 USAGE = """
 Make a consistency network of a trained run: it samples in 1, 2 or 4 network calls. The student is a
@@ -33,8 +33,8 @@ TEACHERS = ("model", "space", "schedule", "parameterization", "learned_variance"
 """What a student takes over."""
 FREE = ("run", "out", "trainer", "logger", "students", "teachers")
 """What a resumed student may choose anew."""
-LEVELS = {"low": 0.3, "high": 10.0}
-"""Between which the levels between jumps lie, in units of sigma_data."""
+LOSSES = ("consistency", "consistency_distillation")
+"""What a student can be taught by."""
 BY_MANY = "dpmpp"
 """The teacher's sampler where its own has no number of steps."""
 
@@ -68,6 +68,8 @@ def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
                 f"{name} would differ from that of the student {run.path}; resume it with "
                 f"out={run.path} alone, or start another with out=NEW"
             )
+        if run.checkpoint.exists():
+            keep_spacing(config, stored)
     return config, measures
 
 
@@ -97,6 +99,9 @@ def _fresh(arguments: Sequence[str], named: Mapping[str, str]) -> dict[str, Any]
         if argument.partition("=")[0].partition(".")[0] in TEACHERS:
             raise InputError(f"{argument}: a student has its teacher's: leave it out")
     _can_teach(shared, teacher)
+    losses = [a for a in arguments if a.startswith("loss=")]
+    if losses and losses[-1].partition("=")[2] not in LOSSES:
+        raise InputError(f"{losses[-1]}: students learn by {' or '.join(LOSSES)}")
 
     data = [a for a in arguments if a.startswith(("data=", "data."))]
     rest = [a for a in arguments if a not in data and a.partition("=")[0] not in ("run", "domain")]
@@ -118,9 +123,6 @@ def _fresh(arguments: Sequence[str], named: Mapping[str, str]) -> dict[str, Any]
     if config["model"].get("scale", 0) is None:
         config["model"]["scale"] = size
     config["parameterization"] = _form(shared, size, config.pop("sigma_min"))
-    grid = config["sampler"].get("grid")
-    if grid and not any(a.startswith(("sampler=", "sampler.grid")) for a in arguments):
-        grid |= {name: level * size for name, level in LEVELS.items()}
     config["teacher"] = config["init"] = os.path.abspath(teacher)
     config["run"] = str(config.pop("out") or _default_out(teacher, domain, named))
     if os.path.abspath(config["run"]) == os.path.abspath(_folder(teacher)):
@@ -181,13 +183,14 @@ def ways(config: Mapping[str, Any], device: Any, precision: str) -> dict[str, An
     from sciffusion.io.build import build
 
     found = {}
-    node = load_shared(config["teacher"])["sampler"]
+    node, facts = load_shared(config["teacher"])["sampler"], load_shared(config["run"])["facts"]
     if "steps" not in node:
         node = compose("evaluate", ["run=x", f"sampler={BY_MANY}"])["sampler"]
     for kind, path, sampler in (
         ("teacher", config["teacher"], node), ("student", config["run"], config["sampler"])
     ):  # fmt: skip
         denoiser = load_model(path)[1].to(device)
+        sampler = filled(sampler, sigma_data=facts["sigma_data"])
         denoiser.autocast = choose_precision(precision, device)
         for steps in sorted(config[f"{kind}s"], reverse=kind == "teacher"):
             own = sampler | {"steps": steps}

@@ -186,7 +186,10 @@ def main(arguments: Sequence[str]) -> None:
             raise InputError("length= writes one average: say where, with out=FILE.safetensors")
         if rest or data:
             raise InputError(f"length= measures nothing: leave out {[*rest, *data][0]}")
-        write(config, run, snapshots, numbers(config["length"], "length")[0])
+        asked = numbers(config["length"], "length")
+        if len(asked) > 1:
+            raise InputError(f"length={config['length']}: give one; lengths= compares several")
+        write(config, run, snapshots, asked[0])
         return
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError("ema runs in one process: start it without torchrun")

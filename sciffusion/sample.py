@@ -8,7 +8,7 @@ from typing import Any
 from sciffusion import resources
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
-from sciffusion.io.config import change, compose, groups, suggestion
+from sciffusion.io.config import change, compose, filled, groups, suggestion
 from sciffusion.io.run import load_shared
 
 USAGE = """
@@ -70,6 +70,7 @@ def configure(name: str, arguments: Sequence[str]) -> dict[str, Any]:
         config["sampler"] = change({"sampler": stored["sampler"]}, own, "the run")["sampler"]
     if config.get("grid") is not None:
         config["sampler"]["grid"] = config["grid"]
+    config["sampler"] = filled(config["sampler"], sigma_data=stored["facts"].get("sigma_data"))
     return config
 
 

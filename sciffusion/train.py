@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,13 @@ def difference(ours: Any, theirs: Any, name: str = "") -> str | None:
     return None
 
 
+def keep_spacing(config: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Snapshots of a run that goes on lie as far apart as they did, unless it is told otherwise."""
+    new, old = (c["trainer"].get("snapshots") or {} for c in (config, stored))
+    if new.get("every") is None and old.get("every"):
+        new["every"] = old["every"]
+
+
 def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], Run]:
     """(configuration, run) of a command line: a new run, or an old one to go on with.
 
@@ -88,6 +95,7 @@ def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], Run]:
                 f"{' '.join(choices)}: {name} would differ from that of the run {run.path}; resume "
                 f"it with run={run.path} alone, or start another with run=NEW init={run.path}"
             )
+        keep_spacing(config, stored)
     return config, run
 
 

@@ -15,7 +15,7 @@ from sciffusion.domains.base import DOMAINS, Domain, build_denoiser
 from sciffusion.domains.image.domain import ImageDomain
 from sciffusion.domains.sampling import draw
 from sciffusion.io.build import build
-from sciffusion.io.config import compose, groups
+from sciffusion.io.config import compose, filled, groups
 from sciffusion.training.fit import make_module
 
 SMALL = ["model.channels=8", "model.head_channels=8", "trainer.batch_size=8"]
@@ -125,7 +125,7 @@ def assert_draws(domain, denoiser, sampler):
 @pytest.mark.parametrize("name", groups()["sampler"])
 def test_every_sampler_draws(name, domain, denoiser):
     of_means = ["sampler.accept_means=true"] if name == "consistency" else []
-    sampler = build(sampler_of(name, *of_means))
+    sampler = build(filled(sampler_of(name, *of_means), sigma_data=0.5))
     assert isinstance(sampler, Sampler)
     if name == "twisted":  # of something to be led by; a particle is then a sample
         sampler.particles = 2

@@ -96,6 +96,7 @@ def test_what_cannot_be_distilled_is_said_in_a_line(student, run, refused, tmp_p
     assert "is of domain=image" in says(f"run={run}", "domain=protein")
     assert "belongs to domain=molecule" in says(f"run={run}", "data=molecules")
     assert "leave it out" in says(f"run={run}", "model.channels=16")
+    assert "consistency_distillation" in says(f"run={run}", "loss=edm")
     assert "nowhere" in says("run=nowhere")
     assert "give data=" in says("domain=molecule")
     assert "at least 1" in says(f"run={run}", "students=[0]")
@@ -230,7 +231,9 @@ def test_points_and_backbones(domain, loss, tmp_path, capsys):
     _, denoiser, config = load_model(student)
     assert denoiser.gives == "jump"
     size = config["facts"]["sigma_data"]
-    assert config["sampler"]["grid"]["low"] == pytest.approx(0.3 * size)
+    assert config["sampler"]["grid"]["sigma_data"] == size
+    asked = [f"run={student}", "sampler=consistency", "sampler.steps=2"]
+    assert sample.configure("sample", asked)["sampler"] == config["sampler"]
     out = tmp_path / ("out.sdf" if domain == "molecule" else "out.pdb")
     asked = ["smiles=CCO", "tries=1"] if domain == "molecule" else ["length=20"]
     asked += ["n=2", "sampler.steps=1", f"out={out}"]

@@ -92,6 +92,8 @@ def test_a_sweep_goes_on_where_it_was_cut_short(copy, tmp_path, monkeypatch, cap
         (["run=RUN", "length=long", "out=x"], "give numbers"),
         (["run=RUN", "length=0.3", "out=x"], "0.2887"),
         (["run=RUN", "length=0.1", "step=21", "out=x"], "step=21"),
+        (["run=RUN", "length=0.1", "step=two", "out=x"], "step=two"),
+        (["run=RUN", "length=0.1,0.2", "out=x"], "give one"),
         (["run=RUN", "length=0.1", "out=x", "n=10"], "leave out n=10"),
         (["run=RUN", "length=0.1", "out=RUN"], "replace the run's own"),
         (["run=RUN", "length=0.1", "out=RUN/model.safetensors"], "replace the run's own"),

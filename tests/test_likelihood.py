@@ -73,6 +73,7 @@ def test_backbones_are_walked_back(tmp_path):
         ([], "run=DIR"),
         (["run=nowhere"], "nowhere"),
         (["run=RUN", "n=0"], "n=0 must be at least 1"),
+        (["run=RUN", "seed=-1"], "seed=-1 must be at least 0"),
         (["run=RUN", "probes=0"], "probes=0"),
         (["run=RUN", "divergence=exakt"], "exact or hutchinson"),
         (["run=RUN", "noise=cauchy"], "rademacher or gaussian"),

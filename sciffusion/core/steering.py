@@ -90,7 +90,10 @@ class Steered(Wrapper):
     ) -> None:
         super().__init__(inner)
         if inner.gives != "mean":
-            raise TypeError(f"steering moves the score; this denoiser gives a {inner.gives}")
+            mend = ": lead its teacher" if inner.gives == "jump" else ""
+            raise TypeError(
+                f"steering moves the score, and this denoiser gives a {inner.gives}{mend}"
+            )
         if not 0 <= interval[0] < interval[1]:
             raise ValueError(f"an interval is (low, high) in sigma/alpha, not {interval}")
         if limit is not None and not limit > 0:

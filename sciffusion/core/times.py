@@ -247,13 +247,16 @@ class Between(Grid):
     schedule starts from. The level of two steps is sqrt(low high).
 
     Args:
-        low, high: sigma/alpha; by default 0.3 and 10 times a sigma_data of 0.5.
+        low, high: sigma/alpha, in units of sigma_data.
+        sigma_data: standard deviation of the data.
     """
 
-    def __init__(self, low: float = 0.15, high: float = 5.0) -> None:
+    def __init__(self, low: float = 0.3, high: float = 10.0, sigma_data: float = 1.0) -> None:
         if not 0 < low < high:
             raise ValueError(f"levels lie between 0 < low < high, not {low} and {high}")
-        self.low, self.high = low, high
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data={sigma_data} must be more than 0")
+        self.low, self.high = low * sigma_data, high * sigma_data
 
     def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         start = math.exp(-0.5 * _start(schedule, -2 * math.log(self.high)))

@@ -75,7 +75,7 @@ def checked(settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: the line says which and what it must be.
     """
-    for name, least in (("n", 1), ("batch", 1), ("round_trip", 0)):
+    for name, least in (("n", 1), ("batch", 1), ("round_trip", 0), ("seed", 0)):
         if settings[name] < least:
             raise InputError(f"{name}={settings[name]} must be at least {least}")
     for name in ("tolerance", "sigma_min"):

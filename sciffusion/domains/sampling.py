@@ -78,6 +78,7 @@ def draw(
     progress: Callable[[int], None] | None = None,
     processes: tuple[int, int] | None = None,
     edit: Edit | None = None,
+    clip: Callable[[Denoiser], Denoiser] | None = None,
 ) -> Any:
     """n samples of a seed, decoded; under torchrun each process draws its share.
 
@@ -89,7 +90,8 @@ def draw(
         guidance: classifier-free scale; 1 is none.
         progress: called with the number of samples finished.
         processes: (rank, number) that share the work; by default those of torchrun.
-        edit: of something given; it leads the denoiser once it is guided.
+        edit: of something given; it leads the denoiser once it is guided and clipped.
+        clip: makes of the guided denoiser one that clips what it thinks.
 
     Raises:
         InputError: n or batch under 1, or a sampler that cannot use this denoiser.
@@ -102,12 +104,12 @@ def draw(
         except ValueError as error:
             raise InputError(str(error)) from error
     edit = edit or Edit()
-    denoiser = edit.lead(denoiser)
-    check(sampler, denoiser)
+    denoiser = edit.lead(clip(denoiser) if clip else denoiser)
+    check(sampler, denoiser, groups=True)
     rank, world = processes or world_size()
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float32)
     mine = torch.arange(n)[rank::world]
-    parts = []
+    parts, particles = [], 1
     if isinstance(sampler, Twisted):
         particles = sampler.particles
         if n % particles or world > 1:
@@ -116,7 +118,8 @@ def draw(
             )
         batch = max(batch // particles, 1) * particles
     for index in mine.split(batch) if len(mine) else ():
-        shape, cond = domain.prior_cond(index, request or {})
+        # Particles that answer together are asked the same.
+        shape, cond = domain.prior_cond(index // particles, request or {})
         if guidance != 1 and not cond.condition:
             raise InputError(f"guidance={guidance:g}: this model was trained without a condition")
         cond, index = cond.to(device), index.to(device)
@@ -149,8 +152,8 @@ def draw_asked(
     Raises:
         InputError: settings that cannot be used.
     """
-    wrappers: dict[str | None, Callable[[Denoiser], Denoiser]] = {
-        None: lambda d: d, "clip": Clip, "dynamic": DynamicThreshold
+    wrappers: dict[str | None, Callable[[Denoiser], Denoiser] | None] = {
+        None: None, "clip": Clip, "dynamic": DynamicThreshold
     }  # fmt: skip
     if settings["clip"] not in wrappers:
         raise InputError(f"clip={settings['clip']} is not known: clip, dynamic or null")
@@ -162,7 +165,7 @@ def draw_asked(
         task = bar.add_task("sampling", total=settings["n"])
         return draw(
             domain,
-            wrappers[settings["clip"]](denoiser),
+            denoiser,
             sampler,
             settings["n"],
             settings["seed"],
@@ -173,15 +176,24 @@ def draw_asked(
             device,
             lambda k: bar.advance(task, k),
             edit=edit,
+            clip=wrappers[settings["clip"]],
         )
 
 
-def check(sampler: Sampler, denoiser: Denoiser) -> None:
+def check(sampler: Sampler, denoiser: Denoiser, groups: bool = False) -> None:
     """Refuse a sampler that cannot draw from this denoiser, before any work is done.
+
+    Args:
+        groups: whether samples are drawn in the whole groups that particles need.
 
     Raises:
         InputError: what it needs is not given, or its grid does not fit the schedule.
     """
+    if isinstance(sampler, Twisted) and not groups:
+        raise InputError(
+            "sampler=twisted serves edits of images; elsewhere use it from Python, around any "
+            "denoiser that potentials or a measurement lead"
+        )
     try:
         sampler.check(denoiser)
         sampler.grid(sampler.steps, denoiser.schedule)

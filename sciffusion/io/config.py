@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,14 @@ def plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
     data = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
     assert isinstance(data, dict)
     return {str(k): v for k, v in data.items()}
+
+
+def filled(node: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """The settings with these values wherever their names stand with none (null)."""
+    return {
+        k: filled(v, **values) if isinstance(v, dict) else values.get(k) if v is None else v
+        for k, v in node.items()
+    }
 
 
 def change(config: dict[str, Any], values: Sequence[str], where: str) -> dict[str, Any]:

@@ -177,10 +177,14 @@ def _wanted(
     return [(*p, w) for p, w in zip(parts, made.weights.tolist(), strict=True)], made.error
 
 
-def shortest(snapshots: Sequence[Snapshot], step: int) -> float | None:
-    """The shortest length that these snapshots give at a step, to 10%; None where there is none."""
-    lengths = (0.28 * 0.9**k for k in range(40, -1, -1))
-    return next((v for v in lengths if _wanted(snapshots, v, step)[1] <= TOLERANCE), None)
+def reach(snapshots: Sequence[Snapshot], step: int) -> tuple[float, float] | None:
+    """The shortest and the longest length that these snapshots give at a step, to 10%.
+
+    None where there is none.
+    """
+    lengths = [0.28 * 0.9**k for k in range(40, -1, -1)]
+    found = [v for v in lengths if _wanted(snapshots, v, step)[1] <= TOLERANCE]
+    return (found[0], found[-1]) if found else None
 
 
 def check_length(snapshots: Sequence[Snapshot], length: float, step: int | None = None) -> float:
@@ -192,7 +196,7 @@ def check_length(snapshots: Sequence[Snapshot], length: float, step: int | None 
     """
     last = snapshots[-1].step
     step = last if step is None else step
-    if not 1 <= step <= last:
+    if not isinstance(step, int) or not 1 <= step <= last:
         raise InputError(f"step={step}: the snapshots go from step {snapshots[0].step} to {last}")
     try:
         error = _wanted(snapshots, length, step)[1]
@@ -200,8 +204,12 @@ def check_length(snapshots: Sequence[Snapshot], length: float, step: int | None 
         raise InputError(f"length={length:g}: {wrong}") from wrong
     if error <= TOLERANCE:
         return error
-    least = shortest(snapshots, step)
-    mend = "" if least is None else f"ask for at least {least + 5e-4:.3f}, or "
+    within, mend = reach(snapshots, step), ""
+    if within is not None:
+        least, most = within
+        longer = length > least
+        mend = f"ask for at {f'most {most - 5e-4:.3f}' if longer else f'least {least + 5e-4:.3f}'}"
+        mend += ", or "
     raise InputError(
         f"{len(snapshots)} snapshots are too few for length={length:g} at step {step} (an error of "
         f"{100 * error:.2g}% of the way that the weights went): {mend}train with more "

@@ -20,6 +20,7 @@ from sciffusion.domains.base import Domain, build_denoiser, load_model, what_it_
 from sciffusion.domains.sampling import check, draw
 from sciffusion.errors import InputError
 from sciffusion.io.build import build, locate
+from sciffusion.io.config import filled
 from sciffusion.io.run import Run, load_checkpoint, load_into, load_tensors
 from sciffusion.training.callbacks import Bar, Checkpoints, Logging, Pictures
 from sciffusion.training.module import DiffusionModule
@@ -36,12 +37,8 @@ class AllReduce(DDPStrategy):
 
 
 def prepared(node: dict[str, Any], domain: Domain, steps: int) -> dict[str, Any]:
-    """A loss config with sigma_data and the number of steps filled in where they are asked for."""
-    out = {k: prepared(v, domain, steps) if isinstance(v, dict) else v for k, v in node.items()}
-    for key, value in (("sigma_data", domain.facts()["sigma_data"]), ("total_steps", steps)):
-        if key in out and out[key] is None:
-            out[key] = value
-    return out
+    """Settings with sigma_data and the number of steps filled in where they are asked for."""
+    return filled(node, sigma_data=domain.facts()["sigma_data"], total_steps=steps)
 
 
 def _taught(loss: Any, config: dict[str, Any]) -> Any:
@@ -95,7 +92,7 @@ def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
         raise InputError(f"seed={config['seed']} must be a 64-bit number")
     torch.manual_seed(config["seed"])
     denoiser = build_denoiser(domain, config)
-    check(build(config["sampler"]), denoiser)
+    check(build(prepared(config["sampler"], domain, trainer["steps"])), denoiser)
     module = DiffusionModule(
         domain,
         denoiser,
@@ -242,7 +239,7 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
             draw(
                 domain,
                 module.denoiser,
-                build(config["sampler"]),
+                build(prepared(config["sampler"], domain, module.steps)),
                 node["preview"],
                 config["seed"],
                 device=module.device,
@@ -250,9 +247,12 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
             )
         )
 
+    spacing = Spacing.of(node)
+    if spacing.number:  # kept with the run, for one that goes on beyond these steps
+        node["snapshots"] = {**node["snapshots"], "every": spacing.every}
     pictures = Pictures(node["picture_every"], preview, run, logs)
     # Before the checkpoint of the same step: a run that resumes from it has its snapshot.
-    snapshots = Snapshots(run, Spacing.of(node), say)
+    snapshots = Snapshots(run, spacing, say)
     trainer = make_trainer(
         config, left, [book, snapshots, keeper, pictures, Bar("samples", Console(stderr=True))]
     )
@@ -286,7 +286,8 @@ def fit(module: DiffusionModule, config: dict[str, Any], run: Run) -> int | None
 
 def shareable(config: dict[str, Any], domain: Domain) -> dict[str, Any]:
     """The part of a configuration that config.json needs to rebuild the network."""
-    keys = ("model", "schedule", "parameterization", "learned_variance", "sampler", "seed")
+    keys = ("model", "schedule", "parameterization", "learned_variance", "seed")
     own = {"domain": domain.name, "facts": domain.facts(), "space": config.get("space")}
     own["gives"] = what_it_gives(config)
+    own["sampler"] = prepared(config["sampler"], domain, config["trainer"]["steps"])
     return own | {k: config[k] for k in keys}

@@ -42,6 +42,8 @@ class InverseSqrt(Constant):
 
     def __init__(self, lr: float = 1e-2, warmup: int = 1000, reference: int = 70_000) -> None:
         super().__init__(lr, warmup)
+        if reference < 1:
+            raise ValueError(f"reference={reference} must be at least 1 step")
         self.reference = reference
 
     def __call__(self, step: int, steps: int) -> float:

@@ -1,11 +1,13 @@
 """Linear inverse problems: adjoints, a Gaussian's exact conditional, a mixture's posterior."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from sciffusion.core.analytic import GaussianMixture, gaussian
+from sciffusion.core.cond import Cond
 from sciffusion.core.denoiser import FunctionDenoiser, State
 from sciffusion.core.inverse import DPS, MomentMatching, PiGDM, zero_filled
 from sciffusion.core.operators import (
@@ -22,6 +24,7 @@ from sciffusion.core.samplers import DDIM, DDPM, Twisted
 from sciffusion.core.schedules import EDM, VP, RectifiedFlow
 from sciffusion.core.spaces import ZeroCoM
 from sciffusion.core.steering import Isotropic, NotFiniteError
+from sciffusion.core.transitions import transition
 
 A = torch.tensor([[1.0, -0.5, 0.2]], dtype=torch.float64)
 MEAN = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
@@ -178,6 +181,29 @@ def test_particles_reach_the_posterior_of_a_mixture(solver, mixture):
     assert mean < 0.06, (mean, cov, share)
     assert cov < 0.1, (mean, cov, share)
     assert share < 0.03, (mean, cov, share)
+
+
+def test_particles_reach_the_posterior_of_a_short_chain():
+    """Where the chain begins near the data, the first twist already tells particles apart."""
+    one, y, std = torch.ones(1, 1), 2.0, 0.3
+    prior = GaussianMixture(torch.zeros(1, 1), one[None], EDM(3.0))
+    times = DDPM(20).grid(20, prior.schedule)
+    var = 9.0  # of the unconditional chain, whose steps are linear
+    for t, s in pairwise(times):
+        q = transition(prior.schedule, t, s, 2)
+        var = float(q.mean(one, prior(one, t).x0)) ** 2 * var + float(q.var)
+    led = DPS(prior, Matrix(one), y * one, std)
+    x = Twisted(20, particles=8192)(led, (1,), n=4 * 8192).x
+    assert abs(float(x.mean()) - y * var / (var + std**2)) < 0.008
+
+
+def test_particles_of_a_group_answer_one_question(mixture):
+    led = PiGDM(mixture(VP()), Matrix(torch.ones(1, 2)), torch.zeros(1, 1), 0.4)
+    sampler = Twisted(5, particles=4)
+    labels = torch.tensor([0] * 4 + [1] * 4)
+    assert sampler(led, (2,), Cond({}, {"label": labels}), n=8).x.isfinite().all()
+    with pytest.raises(ValueError, match="one label"):
+        sampler(led, (2,), Cond({}, {"label": torch.arange(8)}), n=8)
 
 
 def test_particles_do_not_depend_on_the_batch(mixture):

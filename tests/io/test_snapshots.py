@@ -123,6 +123,8 @@ def test_lengths_and_steps_that_cannot_be_had(few):
     assert "8 snapshots are too few for length=0.01" in said
     least = float(said.partition("at least ")[2].partition(",")[0])
     assert make_average(snapshots_of(few), least).error <= 0.01
+    most = float(refused(few, 0.2886).partition("at most ")[2].partition(",")[0])
+    assert make_average(snapshots_of(few), most).error <= 0.01
     assert "too few" in refused(few, 0.1, step=3)  # before the first one
 
 

@@ -87,11 +87,12 @@ def test_a_resumed_training_has_the_same_snapshots(whole, tiny, tmp_path, monkey
 def test_a_longer_training_keeps_its_disk_bounded(tiny, tmp_path):
     """And what it keeps lies evenly: with a constant rate 12 steps and then 14 more are 26."""
     long, short = Run(tmp_path / "long"), Run(tmp_path / "short")
-    how = ["rate=constant", "trainer.snapshots.number=4", "trainer.snapshots.every=3"]
-    train.main([*tiny, *how, "trainer.steps=26", f"run={long.path}"])
+    how = ["rate=constant", "trainer.snapshots.number=4"]
+    train.main([*tiny, *how, "trainer.snapshots.every=3", "trainer.steps=26", f"run={long.path}"])
     train.main([*tiny, *how, "trainer.steps=12", f"run={short.path}"])
     assert list(steps_of(short.snapshots)) == [3, 6, 9, 12]
-    train.main([f"run={short.path}", "trainer.steps=26"])
+    train.main([f"run={short.path}", "trainer.steps=20"])
+    train.main([*tiny, *how, "trainer.steps=26", f"run={short.path}"])  # the command that began it
     assert list(steps_of(long.snapshots)) == [6, 12, 18, 24, 26]
     same_snapshots(long, short)
 

@@ -23,7 +23,7 @@ class Consistency(Sampler):
 
     Args:
         steps: network calls.
-        grid: where to come back to between the jumps.
+        grid: where to come back to between the jumps; by default that of a sigma_data of 0.5.
         levels: sigma/alpha of the noise between the jumps, falling, instead of steps and grid.
         accept_means: also take an ordinary denoiser, its posterior means for jumps: samples of few
             steps are then blurred, and of no known law.
@@ -45,7 +45,7 @@ class Consistency(Sampler):
         self.accept_means = accept_means
 
     def default_grid(self) -> Grid:
-        return Between()
+        return Between(sigma_data=0.5)
 
     def check(self, denoiser: Denoiser) -> None:
         if not (self.accept_means and denoiser.gives == "mean"):

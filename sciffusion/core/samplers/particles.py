@@ -1,11 +1,11 @@
 """Sequential Monte Carlo with twisted proposals: exact conditional sampling from any twist.
 
-Each particle takes an ancestral step by the led denoiser and carries the weight
-p(x_s | x_t) twist(x_s) / (twist(x_t) q(x_s | x_t)); particles are drawn anew by weight when few
-carry most of it. The last twist is the likelihood itself, so as the number of particles grows the
-result tends to p(x0) p(y | x0) / p(y) under the model's own ancestral law, whatever the twist: a
-bad one costs particles, not truth (Wu et al. 2023, "Practical and asymptotically exact conditional
-sampling in diffusion models").
+Each particle begins with the weight twist(x_1), then takes ancestral steps by the led denoiser and
+gains the weight p(x_s | x_t) twist(x_s) / (twist(x_t) q(x_s | x_t)) in each; particles are drawn
+anew by weight when few carry most of it. The last twist is the likelihood itself, so as the number
+of particles grows the result tends to p(x0) p(y | x0) / p(y) under the model's own ancestral law,
+whatever the twist: a bad one costs particles, not truth (Wu et al. 2023, "Practical and
+asymptotically exact conditional sampling in diffusion models").
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Twisted(DDPM):
     """Particles of a `steering.Steered` denoiser.
 
     Consecutive samples form a group of `particles`, which answers one question: its samples are
-    draws from the posterior, some of them equal. A group must lie within one batch.
+    draws from the posterior, some of them equal. A group must lie within one batch and have one
+    condition.
 
     Args:
         particles: in a group.
@@ -66,11 +67,12 @@ class Twisted(DDPM):
             raise ValueError(
                 f"{len(x)} samples are no whole number of groups of {self.particles} particles"
             )
+        if _WEIGHT not in state.memory:
+            self._alike(cond)
         look = self._look(denoiser, x, t, cond, state)
         q = transition(denoiser.schedule, t, s, x.ndim)
         free = q.mean(x, look.free.x0)
-        weight = state.memory.get(_WEIGHT, torch.zeros(len(x), dtype=torch.float64))
-        weight = weight.to(x.device)
+        weight = state.memory.get(_WEIGHT, look.log_twist.double())
         if float(q.var) == 0:  # the last step has no room to choose in: led by weight alone
             after = denoiser.log_likelihood(free, cond)
             weight = weight + (after - look.log_twist).double()
@@ -88,6 +90,21 @@ class Twisted(DDPM):
         weight = weight + chance + (ahead.log_twist - look.log_twist).double()
         state.memory[_LOOK] = ahead
         return self._chosen(x_s, weight, state)
+
+    def _alike(self, cond: Cond) -> None:
+        """Refuse groups of particles that do not answer one question.
+
+        Raises:
+            ValueError: a group of more than one condition or structure.
+        """
+        keep = {} if cond.keep is None else {"keep": cond.keep}
+        for name, value in {**cond.structure, **cond.condition, **keep}.items():
+            groups = value.unflatten(0, (-1, self.particles))
+            if not torch.equal(groups, groups[:, :1].expand_as(groups)):
+                raise ValueError(
+                    f"the {self.particles} particles of a group answer one question together: "
+                    f"they need one {name}"
+                )
 
     def _look(self, denoiser: Steered, x: Tensor, t: Tensor, cond: Cond, state: State) -> Look:
         """What was seen when the last step's result was weighed, or, at the start, a first look."""

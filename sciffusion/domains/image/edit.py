@@ -153,6 +153,10 @@ class ImageEdit(Edit):
         schedule, times, found = denoiser.schedule, None, {}
         if isinstance(sampler, Twisted) and self.operator is None:
             raise InputError("sampler=twisted needs something measured: mask=, upscale= or blur=")
+        if isinstance(sampler, Twisted) and self.std == 0:
+            raise InputError(
+                "sampler=twisted weighs by the likelihood of what is known: give std > 0"
+            )
         if self.noise is not None:
             try:
                 t = time_of_level(self.noise, schedule)

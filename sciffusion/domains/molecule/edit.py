@@ -231,6 +231,8 @@ def _numbered(text: str, count: int) -> Int[np.ndarray, " k"]:
     found: list[int] = []
     for part in text.replace(" ", "").split(","):
         low, _, high = part.partition("-")
+        if high and int(high) < int(low):
+            raise InputError(f"fix={text}: {part} ends before it begins; write {high}-{low}")
         found += range(int(low), int(high or low) + 1)
     return _checked(found, count, f"fix={text}") if found else np.zeros(0, int)
 

@@ -252,6 +252,8 @@ def draw_lengths(ranges: Sequence[Range], total: Range, u: Sequence[float]) -> l
     Args:
         u: a number in (0, 1) for each range.
     """
+    spare = max(total[1] - sum(low for low, _ in ranges), 0)
+    ranges = [(low, min(high, low + spare)) for low, high in ranges]
     ways = [np.ones(1)]  # ways[k][s]: of the last k ranges to sum to s
     for low, high in reversed(ranges):
         choices = np.r_[np.zeros(low), np.ones(high - low + 1)]

@@ -84,7 +84,9 @@ def grafting(design: Backbone, motif: Motif, placement: Placement) -> Grafting:
         rmsd[name] = float(np.sqrt((off**2).sum(-1).mean()))
     rows, same = placement.rows, np.diff(np.repeat(np.arange(len(placement.chains)),
                                                    placement.chains)) == 0  # fmt: skip
-    cut = (np.diff(rows) != 1) | (np.diff(group) != 0)  # not two neighbours of the motif
+    bonded = np.append(motif.backbone.joined, False)[rows[:-1]]
+    # All but two neighbours of the motif that are bonded there
+    cut = (np.diff(rows) != 1) | (np.diff(group) != 0) | ~bonded
     held = (group[1:] > 0) | (group[:-1] > 0)
     junctions = [
         Junction(

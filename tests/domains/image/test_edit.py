@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sciffusion import sample
+from sciffusion.core.samplers import DDIM
+from sciffusion.domains.base import load_model
+from sciffusion.domains.sampling import draw_asked
 
 
 @pytest.fixture
@@ -43,6 +47,43 @@ def test_what_is_not_masked_is_kept(solver, run, files, tmp_path):
     # An untrained network's covariance is no covariance: its solver comes near, no nearer.
     assert np.abs(x[:, :, :4] - kept).mean() < (1 if solver == "replace" else 40)
     assert (x[0, :, 4:] != x[1, :, 4:]).any()
+
+
+def test_particles_of_a_group_are_of_one_class(run, files, tmp_path):
+    draw(
+        run, tmp_path / "a", f"from={files['picture']}", f"mask={files['mask']}", "std=0.3",
+        "sampler=twisted", "sampler.particles=2",
+    )  # fmt: skip
+    with np.load(tmp_path / "a" / "samples.npz") as file:
+        assert file["label"].tolist() == [0, 0, 1, 1]
+
+
+class Watched(DDIM):
+    """Remembers the largest number of each step's thought."""
+
+    def __init__(self, steps):
+        super().__init__(steps)
+        self.largest = []
+
+    def predict(self, *arguments):
+        thought = super().predict(*arguments)
+        self.largest.append(float(thought.x0.abs().max()))
+        return thought
+
+
+def test_what_is_clipped_is_what_is_guided(run, tmp_path):
+    """Guidance takes a thought out of the bounds that its two halves keep."""
+    domain, denoiser, _ = load_model(run)
+    for parameter in denoiser.parameters():
+        parameter.data += 0.1
+    asked = {"n": 4, "seed": 0, "batch": 4, "guidance": {"scale": 9.0, "low": 0.0, "high": 1e9}}
+    found = {}
+    for clip in (None, "clip"):
+        sampler = Watched(4)
+        draw_asked(domain, denoiser, sampler, asked | {"clip": clip}, torch.device("cpu"), {})
+        found[clip] = max(sampler.largest)
+    assert found[None] > 1.5
+    assert found["clip"] <= 1
 
 
 def test_every_edit_runs(run, files, tmp_path):
@@ -86,6 +127,7 @@ def test_little_noise_keeps_the_picture(run, files, tmp_path):
         (["from={picture}", "blur=1", "solver=replace"], "for a mask"),
         (["from={picture}", "mask={mask}", "resample=3"], "solver=replace"),
         (["from={picture}", "mask={mask}", "sampler=twisted", "n=5"], "multiple"),
+        (["from={picture}", "mask={mask}", "sampler=twisted", "std=0", "n=64"], "std > 0"),
         (["from={text}", "noise=1"], "cannot be read"),
         (["from=nowhere.png", "noise=1"], "check the path"),
         (["guidance.by=nowhere"], "nowhere"),

@@ -116,6 +116,7 @@ def test_mmff_leads(folder):
         (["from=a.sdf"], "say what to do"),
         (["fix=1-3", "smiles=CCO"], "give from=FILE"),
         (["from=a.sdf", "fix=1-99"], "no atom 20"),
+        (["from=a.sdf", "fix=6-1,9"], "write 1-6"),
         (["from=a.sdf", "fix=[N]"], "is not in from=a.sdf"),
         (["from=a.sdf", "fix=c1ccccc1", "smiles=CCO"], "is not in the SMILES"),
         (["from=a.sdf", "fix=4-9", "smiles=Fc1ccccc1"], "numbers are those of from="),

@@ -102,6 +102,10 @@ def test_totals():
             contig.fit(total)
 
 
+def test_a_wide_range_costs_what_its_total_does():
+    assert draw_lengths([(1, 10**8), (5, 5)], (60, 60), [0.5, 0.5]) == [55, 5]
+
+
 @pytest.mark.parametrize("total", [(4, 4), (3, 5), (0, 99), (7, 7), (1, 1)])
 def test_lengths_are_uniform_among_those_that_fit(total):
     """As by drawing each range by itself again until the sum fits."""

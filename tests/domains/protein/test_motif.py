@@ -17,7 +17,7 @@ from sciffusion.core.geometry import random_rotations
 from sciffusion.core.projection import RigidGroups, with_known
 from sciffusion.core.rng import Rng
 from sciffusion.core.samplers import DPMSolverPP
-from sciffusion.domains.protein.backbone import CA, C, N
+from sciffusion.domains.protein.backbone import CA, Backbone, C, N
 from sciffusion.domains.protein.domain import layout
 from sciffusion.domains.protein.graft import SEAM, Closed, Graft, frames, nearest
 from sciffusion.domains.protein.motif import Motif
@@ -261,6 +261,10 @@ def test_measures_see_what_is_wrong(file, native):
     bad = grafting(replace(whole, coords=torn), motif, p)
     assert [j.valid for j in bad.junctions] == [True, False]
     assert not bad.joined
+    apart = Backbone.of(motif.backbone.coords, lengths=[9, len(motif.backbone) - 9])
+    broken = Motif.of(apart, "A5-9/B1-5")  # neighbours in the file, in two chains
+    (q,) = broken.placements(0, [0])
+    assert [j.before for j in grafting(whole[slice(4, 14)], broken, q).junctions] == [4]
     mirror = grafting(replace(whole, coords=whole.coords * [1, 1, -1]), motif, p)
     assert mirror.rmsd["A"] > 1
     assert not mirror.holds
