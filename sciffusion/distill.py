@@ -12,7 +12,7 @@ from sciffusion import resources
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
 from sciffusion.io.config import change, compose, filled, groups, read_yaml
-from sciffusion.io.run import Run, load_shared
+from sciffusion.io.run import Run, digest_of, load_shared
 from sciffusion.sample import configure as configure_sampling
 from sciffusion.sample import source
 from sciffusion.train import difference, keep_spacing
@@ -52,6 +52,7 @@ def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     if not named.get("run") and old is not None and old.config.exists():
         stored = read_yaml(old.config)
         _is_student(stored, old)
+        _same_teacher(stored, old)
         own = [a for a in rest if not a.startswith(("out=", "run="))]
         if named.get("domain", stored["domain"]) != stored["domain"]:
             raise InputError(f"{old.path} is of domain={stored['domain']}: leave domain= out")
@@ -62,6 +63,7 @@ def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     if run.config.exists():
         stored = read_yaml(run.config)
         _is_student(stored, run)
+        _same_teacher(stored, run)
         what = [{k: v for k, v in c.items() if k not in FREE} for c in (config, stored)]
         if run.checkpoint.exists() and (name := difference(*what)):
             raise InputError(
@@ -76,6 +78,16 @@ def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 def _is_student(stored: Mapping[str, Any], run: Run) -> None:
     if not stored.get("teacher"):
         raise InputError(f"{run.path} is a run of its own, no student: choose another out=")
+
+
+def _same_teacher(stored: Mapping[str, Any], run: Run) -> None:
+    """Refuse to go on with a student whose teacher has changed since it began."""
+    teacher, known = stored["teacher"], stored.get("teacher_sha256")
+    if known and known != digest_of(teacher):
+        raise InputError(
+            f"{teacher} has other weights than when the student {run.path} began with it: put the "
+            "old ones back, or start another student with out=NEW"
+        )
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -124,6 +136,7 @@ def _fresh(arguments: Sequence[str], named: Mapping[str, str]) -> dict[str, Any]
         config["model"]["scale"] = size
     config["parameterization"] = _form(shared, size, config.pop("sigma_min"))
     config["teacher"] = config["init"] = os.path.abspath(teacher)
+    config["teacher_sha256"] = digest_of(config["teacher"])
     config["run"] = str(config.pop("out") or _default_out(teacher, domain, named))
     if os.path.abspath(config["run"]) == os.path.abspath(_folder(teacher)):
         raise InputError("out= must not be the teacher's own directory")

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.checkpoints import assert_same, leaves
 
 from sciffusion import distill, evaluate, export, sample, train
@@ -79,6 +80,16 @@ def test_a_student_is_evaluated_without_a_bound_on_its_likelihood(student, tmp_p
     evaluate.main([f"run={student}", f"out={tmp_path}", "n=40", "extractor=rotation"])
     rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     assert not any("bits" in row["name"] for row in rows)
+
+
+def test_a_student_goes_on_with_the_teacher_that_it_began_with(run, refused, tmp_path):
+    teacher, out = shutil.copytree(run, tmp_path / "teacher"), tmp_path / "student"
+    how = [f"run={teacher}", f"out={out}", *SHORT, "students=[]"]
+    distill.main(how)
+    weights = {k: v + 0.1 for k, v in load_tensors(teacher).items()}
+    save_file(weights, teacher / "model.safetensors")
+    for again in (how, [f"out={out}", "students=[]"]):
+        assert "has other weights" in refused("distill", *again)
 
 
 def test_other_samplers_refuse_a_student_and_students_their_teachers(student, run, refused):

@@ -10,6 +10,7 @@ samples/, report.html, metrics.json; ema/ what `ema` found
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -165,6 +166,20 @@ def save_weights(
 def _weights_path(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / "model.safetensors"
+
+
+def digest_of(path: str | Path) -> str:
+    """SHA-256 of the weights of a run's directory or of a .safetensors file.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    weights = _weights_path(path)
+    try:
+        with weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{weights} cannot be read ({error.strerror}): restore it") from error
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:

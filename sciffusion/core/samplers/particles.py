@@ -99,7 +99,7 @@ class Twisted(DDPM):
         """
         keep = {} if cond.keep is None else {"keep": cond.keep}
         for name, value in {**cond.structure, **cond.condition, **keep}.items():
-            groups = value.unflatten(0, (-1, self.particles))
+            groups = value.reshape(-1, self.particles, *value.shape[1:])
             if not torch.equal(groups, groups[:, :1].expand_as(groups)):
                 raise ValueError(
                     f"the {self.particles} particles of a group answer one question together: "
