@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sciffusion import resources
+from sciffusion.data.download import digest
 from sciffusion.errors import InputError
 from sciffusion.io.command import command, help_for
 from sciffusion.io.config import change, compose, filled, groups, read_yaml
-from sciffusion.io.run import Run, digest_of, load_shared
+from sciffusion.io.run import Run, load_shared, weights_path
 from sciffusion.sample import configure as configure_sampling
 from sciffusion.sample import source
 from sciffusion.train import difference, keep_spacing
@@ -63,16 +64,21 @@ def configure(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     if run.config.exists():
         stored = read_yaml(run.config)
         _is_student(stored, run)
-        _same_teacher(stored, run)
-        what = [{k: v for k, v in c.items() if k not in FREE} for c in (config, stored)]
-        if run.checkpoint.exists() and (name := difference(*what)):
-            raise InputError(
-                f"{name} would differ from that of the student {run.path}; resume it with "
-                f"out={run.path} alone, or start another with out=NEW"
-            )
         if run.checkpoint.exists():
-            keep_spacing(config, stored)
+            _goes_on(config, stored, run)
     return config, measures
+
+
+def _goes_on(config: Mapping[str, Any], stored: Mapping[str, Any], run: Run) -> None:
+    """Refuse settings that would make a student that has begun another one."""
+    _same_teacher(stored, run)
+    what = [{k: v for k, v in c.items() if k not in FREE} for c in (config, stored)]
+    if name := difference(*what):
+        raise InputError(
+            f"{name} would differ from that of the student {run.path}; resume it with "
+            f"out={run.path} alone, or start another with out=NEW"
+        )
+    keep_spacing(config, stored)
 
 
 def _is_student(stored: Mapping[str, Any], run: Run) -> None:
@@ -83,11 +89,17 @@ def _is_student(stored: Mapping[str, Any], run: Run) -> None:
 def _same_teacher(stored: Mapping[str, Any], run: Run) -> None:
     """Refuse to go on with a student whose teacher has changed since it began."""
     teacher, known = stored["teacher"], stored.get("teacher_sha256")
-    if known and known != digest_of(teacher):
+    if known and _digest(teacher) not in (known, None):
         raise InputError(
             f"{teacher} has other weights than when the student {run.path} began with it: put the "
             "old ones back, or start another student with out=NEW"
         )
+
+
+def _digest(teacher: str) -> str | None:
+    """Of its weights; None where there are none, which who loads them says."""
+    file = weights_path(teacher)
+    return digest(file, "sha256") if file.is_file() else None
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -136,7 +148,7 @@ def _fresh(arguments: Sequence[str], named: Mapping[str, str]) -> dict[str, Any]
         config["model"]["scale"] = size
     config["parameterization"] = _form(shared, size, config.pop("sigma_min"))
     config["teacher"] = config["init"] = os.path.abspath(teacher)
-    config["teacher_sha256"] = digest_of(config["teacher"])
+    config["teacher_sha256"] = _digest(teacher)
     config["run"] = str(config.pop("out") or _default_out(teacher, domain, named))
     if os.path.abspath(config["run"]) == os.path.abspath(_folder(teacher)):
         raise InputError("out= must not be the teacher's own directory")

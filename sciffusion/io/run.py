@@ -10,7 +10,6 @@ samples/, report.html, metrics.json; ema/ what `ema` found
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -163,23 +162,10 @@ def save_weights(
         temporary.write_text(json.dumps({"format": FORMAT, **config}, indent=1))
 
 
-def _weights_path(path: str | Path) -> Path:
+def weights_path(path: str | Path) -> Path:
+    """The weights of a run's directory, or of a .safetensors file: itself."""
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / "model.safetensors"
-
-
-def digest_of(path: str | Path) -> str:
-    """SHA-256 of the weights of a run's directory or of a .safetensors file.
-
-    Raises:
-        InputError: they cannot be read.
-    """
-    weights = _weights_path(path)
-    try:
-        with weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{weights} cannot be read ({error.strerror}): restore it") from error
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -191,7 +177,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    weights = _weights_path(path)
+    weights = weights_path(path)
     if not weights.exists():
         raise InputError(
             f"there are no weights in {path} (no {weights.name}): give a run that was trained"
@@ -211,7 +197,7 @@ def load_shared(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: missing, garbled or foreign.
     """
-    weights = _weights_path(path)
+    weights = weights_path(path)
     file = weights.with_name("config.json")
     try:
         config = json.loads(file.read_text())
