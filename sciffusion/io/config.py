@@ -29,6 +29,11 @@ RUN_KEYS = ("domain", "data", "model", "schedule", "loss", "optimizer", "rate", 
 """What the configuration of a run must have."""
 FREE = ("devices", "label")
 """Settings of more than one kind: trainer.devices=2, auto or [0,1]."""
+UNSET = {
+    "noise": 0.0, "blur": 0.0, "upscale": 0, "sigma_data": 0.0,
+    "size": 0, "channels": 0, "head_channels": 0, "largest": 0, "most": 0,
+}  # fmt: skip
+"""Settings that are null by default, as one of their kind."""
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -174,6 +179,8 @@ def typed(value: Any, like: Any, name: str = "") -> Any:
     if key in TEXT:
         return None if value is None else str(value)
     part = isinstance(like, dict) and "_target_" in like
+    if like is None and value is not None:
+        like = UNSET.get(key)
     if like is None or key in FREE or (part and value is None):
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -47,6 +47,23 @@ def test_wrong_words(argument, says):
         compose("train", [*extra, argument])
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("train", ["data=folder", "data.root=.", "data.size=abc"], "data.size=abc: .* a whole"),
+        ("train", ["domain=molecule", "data=store", "data.root=.", "data.largest=x"], "a whole"),
+        ("train", ["domain=protein", "data=backbones", "data.root=.", "data.most=1.5"], "a whole"),
+        ("sample", ["request=image", "noise=abc"], "noise=abc: this must be a number"),
+        ("sample", ["request=image", "upscale=2.5"], "upscale=2.5: this must be a whole number"),
+        ("sample", ["request=molecule", "noise=true"], "noise=True: this must be a number"),
+    ],
+)
+def test_what_is_null_by_default_has_a_kind_too(name, arguments, says):
+    assert compose(name, arguments[:-1])
+    with pytest.raises(InputError, match=says):
+        compose(name, arguments)
+
+
 def test_change_holds_stored_settings_to_the_same_rules():
     stored = compose("train", [])
     assert change(stored, ["trainer.steps=9"], "it")["trainer"]["steps"] == 9

@@ -176,7 +176,7 @@ class MoleculeEdit:
         if (noise := self.config["noise"]) is not None:
             assert self.origin is not None
             try:
-                t = time_of_level(float(noise), schedule)
+                t = time_of_level(noise, schedule)
             except ValueError as error:
                 raise InputError(f"{error} Angstrom") from error
             x0 = torch.zeros(len(index), *shape, device=index.device)
