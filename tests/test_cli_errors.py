@@ -89,6 +89,11 @@ def test_sample_and_evaluate(name, arguments, says, refused, copy, tmp_path):
     assert not list(copy.samples.glob("*.npz"))
 
 
+@pytest.mark.parametrize("argument", ["bits_images=-1", "bits_steps=0", "seed=-1"])
+def test_what_is_measured(argument, refused, copy):
+    assert f"{argument} must be at least" in refused("evaluate", f"run={copy.path}", argument)
+
+
 @pytest.mark.parametrize("label", ["10", "-1", "cat", "[1,2]"])
 def test_labels(label, refused, copy):
     assert "its classes: 0, 1" in refused("sample", f"run={copy.path}", f"label={label}")

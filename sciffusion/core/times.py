@@ -205,11 +205,14 @@ class Karras(Grid):
     def __init__(
         self, sigma_min: float = 0.002, rho: float = 7.0, sigma_max: float | None = None
     ) -> None:
+        for name, value in (("sigma_min", sigma_min), ("rho", rho), ("sigma_max", sigma_max)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be more than 0")
         self.sigma_min, self.rho, self.sigma_max = sigma_min, rho, sigma_max
 
     def times(self, steps: int, schedule: Schedule) -> Float[Tensor, " steps_and_one"]:
         start = _start(schedule, -10.0)
-        if self.sigma_max:
+        if self.sigma_max is not None:
             start = max(start, -2 * math.log(self.sigma_max))
         return _warped(
             steps,

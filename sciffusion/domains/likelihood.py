@@ -23,7 +23,7 @@ from sciffusion.core.likelihood import (
 from sciffusion.core.rng import Rng
 from sciffusion.data.order import Ordered
 from sciffusion.domains.base import Domain
-from sciffusion.errors import InputError
+from sciffusion.errors import InputError, at_least
 from sciffusion.metrics.bootstrap import mean_interval
 from sciffusion.metrics.table import Row, Table
 
@@ -75,9 +75,7 @@ def checked(settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: the line says which and what it must be.
     """
-    for name, least in (("n", 1), ("batch", 1), ("round_trip", 0), ("seed", 0)):
-        if settings[name] < least:
-            raise InputError(f"{name}={settings[name]} must be at least {least}")
+    at_least(settings, n=1, batch=1, round_trip=0, seed=0)
     for name in ("tolerance", "sigma_min"):
         if not 0 < settings[name] < 1:
             raise InputError(f"{name}={settings[name]} must lie between 0 and 1")

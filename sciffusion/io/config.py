@@ -183,14 +183,15 @@ def typed(value: Any, like: Any, name: str = "") -> Any:
         like = UNSET.get(key)
     if like is None or key in FREE or (part and value is None):
         return value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_nan = value != value
+    number = isinstance(value, int | float) and not isinstance(value, bool) and not is_nan
     if isinstance(like, str) and (number or isinstance(value, str)):
         return str(value)
     if type(like) is float and number:
         return float(value)
     if type(like) is int and number and float(value).is_integer():
         return int(value)
-    if type(like) is type(value):
+    if type(like) is type(value) and not is_nan:
         return value
     kind = KINDS.get(type(like), "a list" if isinstance(like, list) else "a group of settings")
     shown = "null" if value is None else value

@@ -18,7 +18,7 @@ from rich.console import Console
 from sciffusion.data.order import Steps, loader
 from sciffusion.domains.base import Domain, build_denoiser, load_model, what_it_gives
 from sciffusion.domains.sampling import check, draw
-from sciffusion.errors import InputError
+from sciffusion.errors import InputError, at_least
 from sciffusion.io.build import build, locate
 from sciffusion.io.config import filled
 from sciffusion.io.run import Run, load_checkpoint, load_into, load_tensors
@@ -81,9 +81,7 @@ def make_module(domain: Domain, config: dict[str, Any]) -> DiffusionModule:
         InputError: settings that make no sense together.
     """
     trainer = config["trainer"]
-    for name in ("steps", "batch_size", "accumulate", "log_every", "preview"):
-        if trainer[name] < 1:
-            raise InputError(f"trainer.{name}={trainer[name]} must be at least 1")
+    at_least(trainer, "trainer.", steps=1, batch_size=1, accumulate=1, log_every=1, preview=1)
     if not 0 <= config["drop_condition"] <= 1:
         raise InputError(f"drop_condition={config['drop_condition']} must lie in [0, 1]")
     if not 0 <= trainer["ema_decay"] < 1:

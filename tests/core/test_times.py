@@ -121,3 +121,9 @@ def test_a_warp_from_beyond_the_schedule_begins_where_the_schedule_does():
     schedule = EDM(30.0)
     t = Karras(sigma_min=0.02, sigma_max=2560.0)(20, schedule)
     assert torch.equal(t, Karras(sigma_min=0.02)(20, schedule))
+
+
+@pytest.mark.parametrize("wrong", [{"sigma_min": 0}, {"sigma_max": -1.0}, {"rho": 0.0}])
+def test_levels_that_are_none(wrong):
+    with pytest.raises(ValueError, match="must be more than 0"):
+        Karras(**wrong)

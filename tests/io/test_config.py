@@ -32,6 +32,7 @@ def test_whole_numbers_may_be_written_as_floats():
         ("trainer.compile=1", "true or false"),
         ("rate.lr=fast", "a number"),
         ("rate.lr=true", "a number"),
+        ("rate.lr=nan", "a number"),
         ("seed=x", "whole number"),
         ("model.channel_mult=3", "cannot make|a list"),
         ("data.augment=3", "group of settings"),

@@ -32,7 +32,7 @@ from sciffusion.domains.image.data import (
 )
 from sciffusion.domains.image.edit import ImageEdit
 from sciffusion.domains.sampling import draw_asked, world_size
-from sciffusion.errors import InputError
+from sciffusion.errors import InputError, at_least
 from sciffusion.io.build import build
 from sciffusion.io.run import Run
 from sciffusion.metrics.table import Table
@@ -215,6 +215,7 @@ class ImageDomain(Domain):
         from sciffusion.domains.image.bits import bits_row
         from sciffusion.domains.image.metrics import evaluate_images
 
+        at_least(settings, bits_images=0, bits_steps=1, seed=0)
         train, test = self.data
         request = {"label": settings["label"]}
         samples = draw_asked(self, denoiser, sampler, settings, device, request)

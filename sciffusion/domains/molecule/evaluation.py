@@ -26,7 +26,7 @@ from sciffusion.domains.molecule.relax import Relaxer, relaxer
 from sciffusion.domains.molecule.report import sections
 from sciffusion.domains.molecule.stereo import right
 from sciffusion.domains.sampling import world_size
-from sciffusion.errors import InputError
+from sciffusion.errors import InputError, at_least
 
 Draw = Callable[[Sequence[MolGraph], Sequence[int]], Sequence[np.ndarray]]
 """Coordinates (N_i, 3) of each graph in Angstrom; the number names its random numbers."""
@@ -121,9 +121,7 @@ def evaluate(
     Raises:
         InputError: nothing was held out, or settings that cannot be used.
     """
-    for name in ("molecules", "conformers", "tries"):
-        if settings[name] < 1:
-            raise InputError(f"{name}={settings[name]} must be at least 1")
+    at_least(settings, molecules=1, conformers=1, tries=1, energy=0, xtb=0, busters=0, seed=0)
     console = Console(stderr=True)
     relax = relaxer(settings["relax"], lambda text: console.print(text, markup=False))
     references = held_out(domain.data.val, settings["molecules"], settings["conformers"])

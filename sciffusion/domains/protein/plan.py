@@ -53,7 +53,7 @@ class ProteinMeasures:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("pairs", 0), ("novelty", 0), ("floors", 1)):
+        for name, least in (("n", 1), ("pairs", 0), ("novelty", 0), ("floors", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{name}={value} must be a number, at least {least}")
